@@ -1,0 +1,210 @@
+"""Read, write, resample and overlap-add audio: arrays are float32 `(channels, frames)` in [-1, 1]."""
+
+import contextlib
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+from dmxlib.errors import InputError
+
+EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".mp4")
+
+
+@contextlib.contextmanager
+def open_audio(path) -> Iterator[sf.SoundFile]:
+    """Open any audio file for reading; ffmpeg first decodes what soundfile does not know to a temporary file.
+
+    Raises InputError for a file that is missing, empty, without a frame, or not audio.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file; check the path.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is an empty file; export or download it again.")
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(sf.SoundFile(path))
+        except sf.LibsndfileError:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            file = stack.enter_context(sf.SoundFile(_decode(path, Path(folder) / "decoded.wav")))
+            file._name = str(path)  # what errors about its samples name
+        if file.frames == 0:
+            raise InputError(f"{path} holds no audio frames; export or download it again.")
+        yield file
+
+
+def _decode(path: Path, destination: Path) -> Path:
+    if shutil.which("ffmpeg") is None:
+        raise InputError(f"{path} cannot be read by soundfile and ffmpeg is not installed; install ffmpeg.")
+    # 32-bit float keeps what a lossy decoder puts above full scale; RF64 has no 4-GiB limit, and w64, which
+    # has none either, comes out as noise: libsndfile takes ffmpeg's floats there for integers. Without
+    # -xerror half a file is decoded without a word.
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", str(path), "-vn", "-c:a", "pcm_f32le"]
+    done = subprocess.run([*command, "-rf64", "auto", "-y", str(destination)], capture_output=True)
+    if done.returncode or not destination.exists():
+        raise InputError(
+            f"{path} is damaged, or not audio that soundfile or ffmpeg reads; convert it to wav."
+        )
+    return destination
+
+
+def read(path, start: int = 0, frames: int = -1) -> tuple[np.ndarray, int]:
+    """Read `frames` frames from frame `start` (-1: to the end) as stereo: ((2, frames), rate in Hz).
+
+    Fewer where the file ends, none where it ends before `start`.
+
+    Raises InputError as `open_audio` and `read_blocks` do.
+    """
+    with open_audio(path) as file:
+        left = max(0, file.frames - start)
+        file.seek(file.frames - left)
+        count = left if frames < 0 else min(frames, left)
+        return next(read_blocks(file, count, count), np.empty((2, 0), np.float32)), file.samplerate
+
+
+def read_blocks(file: sf.SoundFile, size: int, frames: int = -1) -> Iterator[np.ndarray]:
+    """Read on from the file's position in stereo blocks of `size` frames, the last one shorter.
+
+    Raises InputError where the file ends before its header says so, or holds a sample that is not a number.
+    """
+    remaining = file.frames - file.tell() if frames < 0 else frames
+    while remaining > 0:
+        count = min(size, remaining)
+        try:
+            block = file.read(count, dtype="float32", always_2d=True).T
+        except sf.LibsndfileError:
+            block = np.empty((file.channels, 0), np.float32)
+        if block.shape[1] < count:
+            raise InputError(f"{file.name} is truncated or damaged; export or download it again.")
+        if not np.isfinite(block).all():
+            raise InputError(f"{file.name} holds samples that are NaN or infinite; export it again.")
+        remaining -= count
+        yield stereo(block)
+
+
+def stereo(audio: np.ndarray) -> np.ndarray:
+    """(channels, frames) -> (2, frames): mono is doubled; of more channels the first two are taken."""
+    if audio.shape[0] > 2:
+        warnings.warn(f"{audio.shape[0]} channels: the first two are used, the others ignored.", stacklevel=2)
+    return np.ascontiguousarray(np.repeat(audio, 2, axis=0) if audio.shape[0] == 1 else audio[:2])
+
+
+def match_channels(audio: np.ndarray, channels: int) -> np.ndarray:
+    """Stereo (2, frames) -> (channels, frames): one channel is the mid, their mean."""
+    return audio.mean(axis=0, keepdims=True) if channels == 1 else audio
+
+
+def resample(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """(channels, frames) at `rate` -> (channels, ceil(frames * new_rate / rate)) at `new_rate`, by soxr."""
+    if rate == new_rate:
+        return audio
+    resampled = np.ascontiguousarray(soxr.resample(audio.T, rate, new_rate).T, dtype=np.float32)
+    return fit(resampled, math.ceil(audio.shape[1] * new_rate / rate))
+
+
+def fit(audio: np.ndarray, frames: int) -> np.ndarray:
+    """(channels, any) -> (channels, frames): cut, or padded with silence, at the end."""
+    return np.pad(audio[:, :frames], ((0, 0), (0, max(0, frames - audio.shape[1]))))
+
+
+@contextlib.contextmanager
+def open_for_writing(path, rate: int, subtype: str | None = None) -> Iterator[sf.SoundFile]:
+    """A stereo file whose format follows its ending; it gets its name only when all is written.
+
+    Raises InputError where the folder or the format cannot be written, or the disk is full. An error of the
+    body keeps its type.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
+    try:
+        with _writing(path, OSError, ValueError, TypeError):  # soundfile raises the last two for a format
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = sf.SoundFile(temporary, "w", rate, 2, subtype)
+        with _writing(path), file:
+            yield file
+        with _writing(path, OSError):
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # already renamed, or never made
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def _writing(path, *kinds):
+    try:
+        yield
+    except (sf.LibsndfileError, *kinds) as error:
+        raise InputError(f"{path} cannot be written ({error}); choose another folder or format.") from error
+
+
+BITS = {"PCM_16": 16, "PCM_24": 24}  # of a sample, by soundfile's subtype
+
+
+def quantize(wave: np.ndarray, subtype: str) -> np.ndarray:
+    """Clamp (2, frames) to full scale, with a warning, and round to what `subtype` holds; float stays."""
+    if subtype == "FLOAT":
+        return wave
+    scale = 2.0 ** (BITS.get(subtype, 24) - 1)
+    if np.abs(wave).max(initial=0) > 1:
+        warnings.warn(
+            "the output passes full scale and is clamped; 32-bit float wav would keep it.", stacklevel=2
+        )
+    return (np.clip(np.round(wave * scale), -scale, scale - 1) / scale).astype(np.float32)
+
+
+def write_block(file: sf.SoundFile, wave: np.ndarray) -> None:
+    """Append a (2, frames) block to an open file, quantized to its subtype."""
+    wave = quantize(wave, file.subtype)
+    if file.subtype in BITS:  # as integers: soundfile scales floats by 32767, but reads them back by 1/32768
+        wave = (wave.astype(np.float64) * 2**31).astype(np.int32)
+    file.write(wave.T)
+
+
+def write(path, wave: np.ndarray, rate: int, subtype: str | None = None) -> None:
+    """Write (2, frames) to wav, flac, ogg or mp3 by the path's ending; `subtype` is soundfile's."""
+    with open_for_writing(path, rate, subtype) as file:
+        write_block(file, wave)
+
+
+def chunks(blocks: Iterable[np.ndarray], length: int, hop: int) -> Iterator[np.ndarray]:
+    """Cut a stream of (channels, any) blocks into overlapping (channels, length) chunks, the last one padded.
+
+    Chunk k starts at frame k * hop; as few chunks as cover the stream, and at least one.
+    """
+    held, covered = None, False
+    for block in blocks:
+        held = block if held is None else np.concatenate([held, block], axis=1)
+        while held.shape[1] >= length:
+            yield held[:, :length]
+            held, covered = held[:, hop:], True
+    # What is held now reaches length - hop frames back into the last chunk.
+    if held is not None and not (covered and held.shape[1] <= length - hop):
+        yield fit(held, length)
+
+
+def overlap_add(parts: Iterable[np.ndarray], hop: int) -> Iterator[np.ndarray]:
+    """Cross-fade a stream of (channels, length) chunks that start `hop` frames apart, block by block.
+
+    The fades are linear over the overlap and sum to one, so unchanged chunks give back the signal they were
+    cut from. Past the middle of a chunk a second overlap begins only for hop < length / 2: hop must be at
+    least that.
+    """
+    tail = None
+    for part in parts:
+        overlap = part.shape[1] - hop
+        if tail is not None and overlap:
+            fade = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
+            part = np.concatenate([tail * (1 - fade) + part[:, :overlap] * fade, part[:, overlap:]], axis=1)
+        yield part[:, :hop]
+        tail = part[:, hop:]
+    if tail is not None and tail.shape[1]:
+        yield tail

@@ -1,0 +1,75 @@
+"""A dataclass is a flat YAML file is a set of flags: one name for a setting, wherever it is given."""
+
+import argparse
+import contextlib
+import dataclasses
+import typing
+from pathlib import Path
+
+import yaml
+
+from dmxlib.errors import InputError
+
+
+def parse_config(config_class, argv=None, **parser_options):
+    """Fill `config_class` from `--config FILE` and then from flags `--key value`, one for each of its fields.
+
+    Every field has a default; the "help" of a field's metadata is its flag's.
+
+    Raises InputError for a missing file, an unknown key, or a value that is not of the field's type.
+    """
+    parser = argparse.ArgumentParser(**parser_options)
+    parser.add_argument(
+        "--config", metavar="FILE", help="flat YAML file of the keys below; flags come after it"
+    )
+    defaults = config_class()
+    for field in dataclasses.fields(config_class):
+        text = f"{field.metadata.get('help', '')} (default: {getattr(defaults, field.name)})"
+        parser.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=text.replace("%", "%%"))
+    given = vars(parser.parse_args(argv))
+    file = given.pop("config")
+    return from_values(config_class, {**(read_yaml(file) if file else {}), **given})
+
+
+def read_yaml(path) -> dict:
+    """The keys of a flat YAML file."""
+    if not Path(path).is_file():
+        raise InputError(f"config {path} does not exist; those that ship are in dmxlib/configs/.")
+    try:
+        values = yaml.safe_load(Path(path).read_text()) or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"config {path} is not YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(values, dict):
+        raise InputError(f"config {path} is not a list of 'key: value' lines.")
+    return values
+
+
+def from_values(config_class, values: dict):
+    """Build `config_class` from a dict whose values may be strings (flags; YAML reads 1e-4 as one)."""
+    types = typing.get_type_hints(config_class)
+    unknown = sorted(map(str, values.keys() - types.keys()))
+    if unknown:
+        raise InputError(f"unknown key {', '.join(unknown)}; the keys are {', '.join(types)}.")
+    return config_class(**{key: _convert(key, value, types[key]) for key, value in values.items()})
+
+
+def _convert(key, value, kind):
+    if type(None) in typing.get_args(kind):
+        if value is None or value == "none":
+            return None
+        kind = typing.get_args(kind)[0]
+    if kind is str and isinstance(value, bool):
+        value = "yes" if value else "no"  # a bare no, which YAML reads as false
+    with contextlib.suppress(ValueError, yaml.YAMLError):
+        if kind in (bool, list) and isinstance(value, str):
+            value = yaml.safe_load(value)
+        if type(value) is kind:
+            return value
+        if {kind, type(value)} <= {int, float, str} and not (kind is int and type(value) is float):
+            return kind(value)
+    raise InputError(f"{key}: {value!r} is not a {kind.__name__}.")
+
+
+def write_yaml(config, path) -> None:
+    """Save a config so that `--config` reads it back."""
+    Path(path).write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

@@ -1,0 +1,362 @@
+"""Tracks, the data sets behind them, and random training pairs with the paper's augmentations.
+
+`python -m dmxlib.data prepare SET DST` makes a data set ready once: `DST/<split>/<track>/{mixture,vocals}.*`,
+the layout of MUSDB18-HQ, which every other module reads with `load_tracks`.
+"""
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+
+from dmxlib import audio
+from dmxlib.errors import InputError, exit_on_input_error
+
+SPLITS = ("train", "valid", "test")
+SILENCE_DBFS = -60.0  # RMS below which nobody sings
+
+
+@dataclass(frozen=True)
+class Track:
+    """A song with its vocals, read lazily: frames `first` to `last` (None: the end) of two files.
+
+    Raises InputError on first use where the files differ in rate or length.
+    """
+
+    name: str
+    mixture_path: Path
+    vocals_path: Path
+    first: int = 0
+    last: int | None = None
+
+    @cached_property
+    def _info(self):
+        infos = []
+        for path in (self.mixture_path, self.vocals_path):
+            with audio.open_audio(path) as file:
+                infos.append((file.samplerate, file.frames))
+        if infos[0] != infos[1]:
+            raise InputError(f"{self.vocals_path} differs in rate or length from {self.mixture_path.name}.")
+        return infos[0]
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate in Hz."""
+        return self._info[0]
+
+    @property
+    def frames(self) -> int:
+        """Length in frames at `rate`."""
+        return (self._info[1] if self.last is None else self.last) - self.first
+
+    def mixture(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        """The mixture, (2, frames) from frame `start` on."""
+        return self._read(self.mixture_path, start, frames)
+
+    def vocals(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        """The vocals, (2, frames) from frame `start` on."""
+        return self._read(self.vocals_path, start, frames)
+
+    def _read(self, path, start, frames):
+        left = max(0, self.frames - start)
+        return audio.read(path, self.first + start, left if frames is None else min(frames, left))[0]
+
+
+def load_tracks(root, split: str) -> list[Track]:
+    """The tracks of a prepared data set's split ("train", "test", ...), sorted by name.
+
+    MUSDB18-HQ as it is downloaded is read through `musdb`, whose "train" leaves out its own "valid" songs.
+
+    Raises InputError where there are none.
+    """
+    root = Path(root)
+    read_tracks = _musdb_tracks if split in SPLITS and _is_musdb(root) else _folder_tracks
+    tracks = read_tracks(root, split)
+    if not tracks:
+        raise InputError(
+            f"{root} holds no tracks for '{split}'; expected {root}/{split}/<track>/mixture.wav and "
+            "vocals.wav (or .flac); `python -m dmxlib.data prepare --help` makes a data set ready."
+        )
+    return tracks
+
+
+def _folder_tracks(root: Path, split: str) -> list[Track]:
+    tracks = []
+    parent = root / split if (root / split).is_dir() else root
+    for folder in sorted(path for path in parent.glob("*") if path.is_dir()):
+        paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in audio.EXTENSIONS]
+        files = {path.stem: path for path in paths}
+        if {"mixture", "vocals"} <= files.keys():
+            tracks.append(Track(folder.name, files["mixture"], files["vocals"]))
+    return tracks
+
+
+def _is_musdb(root: Path) -> bool:
+    """Whether songs that `musdb` keeps for validation lie among the training songs, as downloaded."""
+    package = Path(importlib.util.find_spec("musdb").origin).parent
+    names = yaml.safe_load((package / "configs" / "mus.yaml").read_text())["validation_tracks"]
+    return any((root / "train" / name / "mixture.wav").is_file() for name in names)
+
+
+def _musdb_tracks(root: Path, split: str) -> list[Track]:
+    import musdb  # needs ffmpeg on the PATH already at import
+
+    subset, part = ("test", None) if split == "test" else ("train", split)
+    database = musdb.DB(root=str(root), is_wav=True, subsets=subset, split=part)
+    paths = [Path(track.path) for track in database.tracks]
+    return [Track(path.parent.name, path, path.with_name("vocals.wav")) for path in paths]
+
+
+def hold_out(tracks: list[Track], seconds: float) -> tuple[list[Track], list[Track]]:
+    """Split every track in time: (all but the last `seconds`, the last `seconds`), for validation.
+
+    Raises InputError for a track that is not longer than that.
+    """
+    for track in tracks:
+        if track.frames <= seconds * track.rate:
+            raise InputError(
+                f"{track.name} is not longer than the {seconds} s to hold out of it; hold out less."
+            )
+    cuts = [track.first + track.frames - round(seconds * track.rate) for track in tracks]
+    kept = [replace(track, last=cut) for track, cut in zip(tracks, cuts, strict=True)]
+    held = [replace(track, first=cut) for track, cut in zip(tracks, cuts, strict=True)]
+    return kept, held
+
+
+# -- training pairs ------------------------------------------------------------------------------------------
+# A pair is (vocals, accompaniment), each (channels, frames). Every augmentation is a function of
+# (pair, generator).
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def seeded_generator(*key: int, device="cpu") -> torch.Generator:
+    """A generator that follows from a tuple of integers alone, such as (seed, epoch, index)."""
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(seed >> np.uint64(1)))
+
+
+def uniform(generator: torch.Generator, low: float, high: float) -> float:
+    """One draw from [low, high)."""
+    return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+def coin(generator: torch.Generator) -> bool:
+    """True half of the time."""
+    return uniform(generator, 0, 1) < 0.5
+
+
+def polarity(pair: Pair, generator: torch.Generator) -> Pair:
+    """Invert the sign of each source half of the time."""
+    return tuple(-source if coin(generator) else source for source in pair)
+
+
+def channel_flip(pair: Pair, generator: torch.Generator) -> Pair:
+    """Exchange left and right of each source half of the time."""
+    return tuple(source[::-1] if coin(generator) else source for source in pair)
+
+
+PITCH_SEMITONES = 2.0  # ours
+
+
+def pitch_shift(pair: Pair, generator: torch.Generator) -> Pair:
+    """Shift both sources together by up to PITCH_SEMITONES either way; the length changes by the same factor.
+
+    By resampling, tempo and formants with it: cheap enough to be done anew for every pair, and free of the
+    artifacts of a phase vocoder, which the model would learn to generate.
+    """
+    factor = 2 ** (uniform(generator, -PITCH_SEMITONES, PITCH_SEMITONES) / 12)
+    return tuple(audio.resample(source, 10_000, round(10_000 / factor)) for source in pair)
+
+
+GAIN_DB = (-6.0, 8.0)  # ours: the album's vocals lie 4 to 17 dB under the accompaniment
+
+
+def gain(pair: Pair, generator: torch.Generator) -> Pair:
+    """Change the vocals' level by a draw from GAIN_DB, then both alike so that the sum peaks at most at 1."""
+    vocals = pair[0] * np.float32(10 ** (uniform(generator, *GAIN_DB) / 20))
+    peak = max(1.0, float(np.abs(vocals + pair[1]).max()))
+    return vocals / peak, pair[1] / peak
+
+
+def stem_remix(pair: Pair, other: Pair, generator: torch.Generator) -> Pair:
+    """The vocals of one excerpt over the accompaniment of another half of the time."""
+    # Songs shorter than an excerpt give shorter ones.
+    return (pair[0], audio.fit(other[1], pair[0].shape[1])) if coin(generator) else pair
+
+
+class VocalPairs(torch.utils.data.Dataset):
+    """Random excerpts as {"vocals", "mixture"}, float tensors (channels, frames) at the model's rate.
+
+    Which excerpt and which augmentation item `index` is depends on (seed, epoch, index) alone, never on the
+    worker that makes it. Of excerpts without singing 95 % are drawn again, as in the authors' sibling paper.
+    """
+
+    SILENT_KEPT = 0.05
+
+    def __init__(self, tracks, length, seconds, rate, channels, seed, augment=True):
+        self.tracks, self.length, self.seconds, self.rate = tracks, length, seconds, rate
+        self.channels, self.seed, self.augment = channels, seed, augment
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the training loop: a new epoch draws new pairs."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        generator = seeded_generator(self.seed, self.epoch, index)
+        pair = self._sung(generator)
+        if self.augment:
+            pair = stem_remix(pair, self._excerpt(generator), generator)
+            for transform in (polarity, channel_flip, pitch_shift, gain):
+                pair = transform(pair, generator)
+        frames = round(self.seconds * self.rate)
+        vocals, accompaniment = (
+            audio.fit(audio.match_channels(source, self.channels), frames) for source in pair
+        )
+        return {"vocals": torch.from_numpy(vocals), "mixture": torch.from_numpy(vocals + accompaniment)}
+
+    def _sung(self, generator):
+        for _ in range(100):  # an almost silent data set still ends
+            pair = self._excerpt(generator)
+            if level_dbfs(pair[0]) > SILENCE_DBFS or uniform(generator, 0, 1) < self.SILENT_KEPT:
+                break
+        return pair
+
+    def _excerpt(self, generator):
+        track = self.tracks[int(torch.randint(len(self.tracks), (), generator=generator))]
+        margin = 2 ** (PITCH_SEMITONES / 12) if self.augment else 1  # a raised pitch shortens the excerpt
+        frames = round(self.seconds * margin * track.rate)
+        start = int(uniform(generator, 0, max(1, track.frames - frames)))
+        vocals, mixture = track.vocals(start, frames), track.mixture(start, frames)
+        sources = (vocals, mixture - vocals)
+        return tuple(audio.resample(source, track.rate, self.rate) for source in sources)
+
+
+def level_dbfs(wave: np.ndarray) -> float:
+    """RMS of (channels, frames) in dB relative to full scale; silence is -inf."""
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10(np.mean(np.square(wave, dtype=np.float64))))
+
+
+# -- preparation ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song to prepare: `load()` gives (vocals, accompaniment, rate), each source (2, frames)."""
+
+    split: str
+    name: str
+    load: Callable[[], tuple[np.ndarray, np.ndarray, int]]
+
+
+def toy_songs(source: Path | None) -> list[Song]:
+    """The package's own synthetic songs: four to train on, two to test on, 20 s each."""
+    from dmxlib.toy import render_song
+
+    def load(seed):
+        return *render_song(seed, seconds=20.0), 44_100
+
+    splits = ["train"] * 4 + ["test"] * 2
+    return [Song(split, f"Toy Song {seed}", partial(load, seed)) for seed, split in enumerate(splits)]
+
+
+STEMS = "*_Stem_*_mobile.m4a"  # beside them lie a master and, in some versions, another bit rate
+
+SPLITS = dict.fromkeys(("Hydrogen", "Lithium", "Sodium", "Potassium", "Rubidium"), "train") | {"Caesium": "test"}
+
+
+def everything_is_free_songs(source: Path | None) -> list[Song]:
+    """The CC0 album's stems, 48 kHz: names that hold VOX are vocals; five songs train, Caesium tests."""
+    found = {path.parent for path in Path(source or ".").glob(f"src/*/{STEMS}")}
+    folders = sorted(folder for folder in found if folder.name.partition(".")[2] in SPLITS)
+    if not folders:
+        raise InputError(
+            f"--source {source} holds no src/<n>.<Song>/<n>.<Song>_Stem_<NAME>_mobile.m4a; clone "
+            "github.com/ichbinsoftware/everythingisremixed and name its folder with --source."
+        )
+    return [
+        Song(SPLITS[folder.name.partition(".")[2]], folder.name, partial(_sum_stems, folder)) for folder in folders
+    ]
+
+
+def _sum_stems(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
+    stems = {path.name: audio.resample(*audio.read(path), 48_000) for path in sorted(folder.glob(STEMS))}
+    vocals, accompaniment = np.zeros((2, 2, max(stem.shape[1] for stem in stems.values())), np.float32)
+    for name, stem in stems.items():
+        source = vocals if "VOX" in name.split("_Stem_")[1] else accompaniment
+        source[:, : stem.shape[1]] += stem  # all stems start together
+    return vocals, accompaniment, 48_000
+
+
+def folder_songs(source: Path | None) -> list[Song]:
+    """Any tree of <split>/<track>/{mixture,vocals}.*, such as MUSDB18-HQ's."""
+    if source is None or not source.is_dir():
+        raise InputError(f"--source {source} is no folder; name one that holds train/ and test/.")
+    present = [split for split in SPLITS if (source / split).is_dir()] or ["train"]
+    return [
+        Song(split, track.name, partial(_load_track, track))
+        for split in (SPLITS if _is_musdb(source) else present)
+        for track in load_tracks(source, split)
+    ]
+
+
+def _load_track(track: Track) -> tuple[np.ndarray, np.ndarray, int]:
+    vocals = track.vocals()
+    return vocals, track.mixture() - vocals, track.rate
+
+
+SETS = {
+    "toy": toy_songs,
+    "everything-is-free": everything_is_free_songs,
+    "musdb18-hq": folder_songs,
+    "folder": folder_songs,
+}
+
+
+def prepare(name: str, destination, source=None, quiet: bool = False) -> None:
+    """Write the songs of data set `name` to `destination/<split>/<track>/`; finished ones stay.
+
+    A song that peaks above 1 is divided by its peak. The toy set is 16-bit wav like MUSDB18-HQ, the others
+    24-bit flac. Raises InputError where the source is missing.
+    """
+    ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
+    for song in tqdm(SETS[name](source and Path(source)), desc=f"prepare {name}", unit="song", disable=quiet):
+        folder = Path(destination) / song.split / song.name
+        paths = [folder / (stem + ending) for stem in ("mixture", "vocals")]
+        if not all(path.exists() for path in paths):
+            vocals, accompaniment, rate = song.load()
+            waves = (vocals + accompaniment, vocals)
+            peak = max(1.0, *(float(np.abs(wave).max()) for wave in waves))
+            for path, wave in zip(paths, waves, strict=True):
+                audio.write(path, wave / peak, rate, subtype)
+
+
+@exit_on_input_error
+def main(argv=None) -> None:
+    """Command line: `python -m dmxlib.data prepare SET DST [--source DIR]`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dmxlib.data", description="Make a data set ready for dmxlib."
+    )
+    prepare_parser = parser.add_subparsers(required=True).add_parser(
+        "prepare", help="write one data set, once"
+    )
+    prepare_parser.add_argument("name", metavar="SET", choices=SETS, help=f"one of {', '.join(SETS)}")
+    prepare_parser.add_argument("destination", metavar="DST", help="folder to write to, e.g. data/toy")
+    prepare_parser.add_argument("--source", metavar="DIR", help="where the data set as downloaded lies")
+    prepare(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""Audio comes in from every common format, goes out whole or not at all, and survives being cut up."""
+
+import math
+import resource
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from dmxlib import audio
+from dmxlib.errors import InputError
+
+RATE = 48_000
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="ffmpeg, which decodes m4a, is missing"
+)
+
+
+@pytest.fixture
+def song():
+    """(2, 24000): another sine on each side, faded in and out."""
+    t = np.arange(RATE // 2) / RATE
+    fade = np.sin(np.pi * t / t[-1])
+    return (0.5 * fade * np.sin(2 * np.pi * t * [[440], [1000]])).astype(np.float32)
+
+
+def ffmpeg(*arguments):
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
+
+
+def signal_to_noise(estimate, truth):
+    return 10 * np.log10(np.sum(truth**2) / (np.sum((estimate - truth) ** 2) + 1e-30))
+
+
+def fails_on(path, *words):
+    """pytest.raises for one sentence that names the file and holds the words."""
+    pattern = ".*".join(map(_escape, (path, *words)))
+    return pytest.raises(InputError, match=rf"\A(?!.*\n){pattern}[^\n]*\.\Z")
+
+
+def _escape(text):
+    return "".join(c if c.isalnum() else "\\" + c for c in str(text))
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, options, least",
+    [
+        ("song.wav", dict(subtype="PCM_16"), 80),
+        ("song.wav", dict(subtype="PCM_24"), 120),
+        ("song.wav", dict(subtype="FLOAT"), 150),
+        ("song.flac", dict(subtype="PCM_16"), 80),
+        ("song.aiff", dict(subtype="PCM_16"), 80),
+        ("song.ogg", {}, 20),
+        ("song.opus", dict(format="OGG", subtype="OPUS"), 20),
+        ("song.mp3", {}, 20),
+    ],
+)
+def test_reads_what_soundfile_knows(tmp_path, song, name, options, least):
+    sf.write(tmp_path / name, song.T, RATE, **options)
+    wave, rate = audio.read(tmp_path / name)
+    assert rate == RATE and wave.dtype == np.float32 and wave.shape == song.shape
+    assert signal_to_noise(wave, song) > least
+    excerpt, _ = audio.read(tmp_path / name, 5000, 4000)
+    settled = 1152 if name.endswith("mp3") else 0  # a frame of mp3 needs the one before it
+    assert np.allclose(excerpt[:, settled:], wave[:, 5000 + settled : 9000], atol=1e-5)
+
+
+@needs_ffmpeg
+def test_reads_m4a_through_ffmpeg(tmp_path, song):
+    sf.write(tmp_path / "song.wav", song.T, RATE)
+    ffmpeg("-i", tmp_path / "song.wav", "-b:a", "192k", tmp_path / "song.m4a")
+    wave, rate = audio.read(tmp_path / "song.m4a")
+    assert rate == RATE and song.shape[1] <= wave.shape[1] < song.shape[1] + 2048
+    assert signal_to_noise(audio.fit(wave, song.shape[1]), song) > 20
+    excerpt, _ = audio.read(tmp_path / "song.m4a", 5000, 700)
+    assert np.array_equal(excerpt, wave[:, 5000:5700])
+
+
+def test_without_ffmpeg_says_to_install_it(tmp_path, monkeypatch):
+    (tmp_path / "song.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A ")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with fails_on(tmp_path / "song.m4a", "install ffmpeg"):
+        audio.read(tmp_path / "song.m4a")
+
+
+def test_excerpts_end_with_the_file(tmp_path, song):
+    sf.write(tmp_path / "song.wav", song.T, RATE, subtype="FLOAT")
+    frames = song.shape[1]
+    assert np.array_equal(audio.read(tmp_path / "song.wav", frames - 10)[0], song[:, -10:])
+    assert np.array_equal(audio.read(tmp_path / "song.wav", frames - 10, 100)[0], song[:, -10:])
+    assert audio.read(tmp_path / "song.wav", 10, 0)[0].shape == (2, 0)
+    for start in (frames, frames + 1000):
+        assert audio.read(tmp_path / "song.wav", start)[0].shape == (2, 0)
+
+
+def test_blocks_add_up_to_the_file(tmp_path, song):
+    sf.write(tmp_path / "song.wav", song.T, RATE, subtype="FLOAT")
+    with audio.open_audio(tmp_path / "song.wav") as file:
+        file.seek(100)
+        blocks = list(audio.read_blocks(file, 5000))
+        assert [block.shape[1] for block in blocks] == [5000] * 4 + [3900]
+        assert np.array_equal(np.concatenate(blocks, axis=1), song[:, 100:])
+        file.seek(7)
+        assert [block.shape[1] for block in audio.read_blocks(file, 400, 1000)] == [400, 400, 200]
+
+
+def test_mono_is_doubled_and_of_more_channels_two_are_taken(tmp_path, song):
+    assert np.array_equal(audio.stereo(song[:1]), song[[0, 0]])
+    assert np.array_equal(audio.stereo(song), song)
+    sf.write(tmp_path / "surround.wav", np.concatenate([song, 0 * song]).T, RATE, subtype="FLOAT")
+    with pytest.warns(UserWarning, match="4 channels: the first two"):
+        assert np.array_equal(audio.read(tmp_path / "surround.wav")[0], song)
+
+
+def test_match_channels(song):
+    assert audio.match_channels(song, 2) is song
+    assert np.allclose(audio.match_channels(song, 1), (song[:1] + song[1:]) / 2)
+
+
+# -- bad input -----------------------------------------------------------------------------------------------
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / "none.wav", tmp_path):
+        with fails_on(path, "does not exist"):
+            audio.read(path)
+
+
+@pytest.mark.parametrize("name", ["empty.wav", "empty.mp3", "empty.m4a"])
+def test_empty_file(tmp_path, name):
+    (tmp_path / name).touch()
+    with fails_on(tmp_path / name, "empty"):
+        audio.read(tmp_path / name)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["text.wav", "text.mp3", "text.m4a", "text.txt"])
+def test_text_is_not_audio(tmp_path, name):
+    (tmp_path / name).write_text("This is a song, is it not?\n" * 100)
+    with fails_on(tmp_path / name, "not audio"):
+        audio.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["cut.flac", "cut.mp3"])
+def test_truncated_file(tmp_path, song, name):
+    sf.write(tmp_path / name, song.T, RATE)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with fails_on(tmp_path / name, "truncated"):
+        audio.read(tmp_path / name)
+
+
+@needs_ffmpeg
+def test_truncated_m4a(tmp_path, rng):
+    sf.write(tmp_path / "song.wav", 0.1 * rng.standard_normal((RATE, 2)), RATE)
+    ffmpeg("-i", tmp_path / "song.wav", "-movflags", "+faststart", tmp_path / "cut.m4a")
+    content = (tmp_path / "cut.m4a").read_bytes()
+    (tmp_path / "cut.m4a").write_bytes(content[: len(content) // 2])
+    with fails_on(tmp_path / "cut.m4a", "damaged"):
+        audio.read(tmp_path / "cut.m4a")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_numbers(tmp_path, song, value):
+    song[1, 300] = value
+    sf.write(tmp_path / "bad.wav", song.T, RATE, subtype="FLOAT")
+    with fails_on(tmp_path / "bad.wav", "NaN"):
+        audio.read(tmp_path / "bad.wav")
+    assert audio.read(tmp_path / "bad.wav", 301)[0].shape == (2, song.shape[1] - 301)
+
+
+@needs_ffmpeg
+def test_error_about_a_decoded_file_names_the_users(tmp_path, song):
+    song[1, 300] = np.nan
+    sf.write(tmp_path / "bad.wav", song.T, RATE, subtype="FLOAT")
+    ffmpeg("-i", tmp_path / "bad.wav", "-c:a", "copy", tmp_path / "bad.mka")
+    with fails_on(tmp_path / "bad.mka", "NaN"):
+        audio.read(tmp_path / "bad.mka")
+
+
+def test_zero_frames(tmp_path):
+    sf.write(tmp_path / "none.wav", np.zeros((0, 2)), RATE)
+    with fails_on(tmp_path / "none.wav", "no audio frames"):
+        audio.read(tmp_path / "none.wav")
+
+
+# -- writing -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, subtype, written, least",
+    [
+        ("out.wav", None, "PCM_16", 80),
+        ("out.wav", "PCM_24", "PCM_24", 120),
+        ("out.wav", "FLOAT", "FLOAT", 300),
+        ("out.flac", None, "PCM_16", 80),
+        ("out.flac", "PCM_24", "PCM_24", 120),
+        ("out.mp3", None, "MPEG_LAYER_III", 20),
+    ],
+)
+def test_writes_every_format(tmp_path, song, name, subtype, written, least):
+    path = tmp_path / "new" / "folder" / name
+    audio.write(path, song, RATE, subtype)
+    assert sf.info(path).subtype == written and sf.info(path).samplerate == RATE
+    wave, _ = audio.read(path)
+    assert wave.shape == song.shape
+    assert signal_to_noise(wave, song) > least
+    assert [file.name for file in path.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_integer_samples_come_back_unchanged(tmp_path, song, subtype):
+    audio.write(tmp_path / "a.wav", song, RATE, subtype)
+    first = audio.read(tmp_path / "a.wav")[0]
+    assert np.array_equal(first, audio.quantize(song, subtype))
+    audio.write(tmp_path / "b.wav", first, RATE, subtype)
+    assert np.array_equal(first, audio.read(tmp_path / "b.wav")[0])
+
+
+def test_what_passes_full_scale_is_clamped_with_a_warning(tmp_path, song):
+    with pytest.warns(UserWarning, match="full scale"):
+        audio.write(tmp_path / "loud.wav", 4 * song, RATE)
+    assert np.abs(audio.read(tmp_path / "loud.wav")[0] - np.clip(4 * song, -1, 1)).max() < 1e-4
+    audio.write(tmp_path / "loud.wav", 4 * song, RATE, "FLOAT")
+    assert np.array_equal(audio.read(tmp_path / "loud.wav")[0], 4 * song)
+
+
+def test_file_appears_only_when_all_is_written(tmp_path, song):
+    with audio.open_for_writing(tmp_path / "out.wav", RATE) as file:
+        audio.write_block(file, song)
+        assert not (tmp_path / "out.wav").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.wav"]
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, OSError, KeyboardInterrupt, InputError])
+def test_error_in_the_body_leaves_nothing_and_stays_what_it_is(tmp_path, song, error):
+    with pytest.raises(error) as caught, audio.open_for_writing(tmp_path / "out.wav", RATE) as file:
+        audio.write_block(file, song)
+        raise error("of the body")
+    assert type(caught.value) is error and str(caught.value) == "of the body"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_error_in_the_body_keeps_the_old_file(tmp_path, song):
+    audio.write(tmp_path / "out.wav", song, RATE)
+    with pytest.raises(RuntimeError), audio.open_for_writing(tmp_path / "out.wav", RATE) as file:
+        audio.write_block(file, 0 * song)
+        raise RuntimeError
+    assert np.abs(audio.read(tmp_path / "out.wav")[0] - song).max() < 1e-4
+
+
+def test_unwritable_folder(tmp_path, song):
+    (tmp_path / "folder").write_text("a file in its place")
+    for path in (tmp_path / "folder" / "out.wav", tmp_path / "folder" / "deeper" / "out.wav"):
+        with fails_on(path, "cannot be written"):
+            audio.write(path, song, RATE)
+
+
+def test_folder_in_the_place_of_the_file(tmp_path, song):
+    (tmp_path / "out.wav").mkdir()
+    with fails_on(tmp_path / "out.wav", "cannot be written"):
+        audio.write(tmp_path / "out.wav", song, RATE)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.wav"]
+
+
+@pytest.mark.parametrize(
+    "name, rate, subtype", [("out.xyz", RATE, None), ("out", RATE, None), ("out.flac", RATE, "FLOAT")]
+)
+def test_format_that_cannot_be_written(tmp_path, song, name, rate, subtype):
+    with fails_on(tmp_path / name, "cannot be written"):
+        audio.write(tmp_path / name, song, rate, subtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk(tmp_path, rng):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with fails_on(tmp_path / "out.wav", "cannot be written"):
+            audio.write(tmp_path / "out.wav", rng.uniform(-1, 1, (2, RATE)).astype(np.float32), RATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- resampling ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rate, new_rate", [(44_100, 48_000), (48_000, 24_000), (24_000, 44_100), (8000, 8000)]
+)
+@pytest.mark.parametrize("frames", [1, 7, 1000, 44_101])
+def test_resampled_length(rng, rate, new_rate, frames):
+    wave = rng.standard_normal((2, frames)).astype(np.float32)
+    resampled = audio.resample(wave, rate, new_rate)
+    assert resampled.shape == (2, math.ceil(frames * new_rate / rate)) and resampled.dtype == np.float32
+
+
+def test_resampling_keeps_the_sound_and_drops_what_does_not_fit():
+    def tone(frequency, rate):
+        return np.sin(2 * np.pi * frequency * np.arange(rate) / rate)[None].astype(np.float32)
+
+    resampled = audio.resample(tone(1000, 44_100), 44_100, 24_000)
+    middle = slice(2000, -2000)
+    assert np.abs(resampled - tone(1000, 24_000))[:, middle].max() < 1e-3
+    assert np.abs(audio.resample(tone(15_000, 44_100), 44_100, 24_000))[:, middle].max() < 1e-3
+
+
+def test_fit(song):
+    assert np.array_equal(audio.fit(song, 10), song[:, :10])
+    assert np.array_equal(audio.fit(song[:, :10], 12), np.pad(song[:, :10], ((0, 0), (0, 2))))
+
+
+# -- chunks --------------------------------------------------------------------------------------------------
+
+LENGTH = 100
+
+
+def split(wave, cuts):
+    return np.split(wave, np.sort(cuts), axis=1)
+
+
+@pytest.mark.parametrize("overlap", [0, 0.2, 0.5])
+@pytest.mark.parametrize("frames", [1, 50, 99, 100, 101, 120, 150, 180, 181, 200, 260, 500, 1003])
+def test_unchanged_chunks_give_back_the_input(rng, overlap, frames):
+    wave, hop = rng.standard_normal((2, frames)).astype(np.float32), round(LENGTH * (1 - overlap))
+    count = max(1, math.ceil((frames - LENGTH) / hop) + 1)  # as few as cover it
+    for cuts in ([], [frames // 3], rng.integers(0, frames + 1, 7), range(1, frames)):
+        parts = list(audio.chunks(split(wave, cuts), LENGTH, hop))
+        assert len(parts) == count
+        for k, part in enumerate(parts):
+            assert np.array_equal(part, audio.fit(wave[:, k * hop :], LENGTH))
+        joined = np.concatenate(list(audio.overlap_add(parts, hop)), axis=1)
+        assert joined.shape[1] == (count - 1) * hop + LENGTH
+        assert np.abs(joined[:, :frames] - wave).max() < 1e-6
+        assert not joined[:, frames:].any()
+
+
+def test_chunks_come_before_the_stream_ends(rng):
+    read = []
+
+    def blocks():
+        for number in range(100):
+            read.append(number)
+            yield rng.standard_normal((1, 40)).astype(np.float32)
+
+    joined = audio.overlap_add(audio.chunks(blocks(), LENGTH, 80), 80)
+    next(joined)
+    assert len(read) == 3
+
+
+def test_chunks_of_nothing():
+    assert list(audio.overlap_add(audio.chunks([], LENGTH, 80), 80)) == []
+
+
+def test_cross_fade_is_linear_and_sums_to_one():
+    parts = [np.full((1, 10), value, np.float32) for value in (1, 3)]
+    joined = np.concatenate(list(audio.overlap_add(parts, 6)), axis=1)[0]
+    assert np.allclose(joined, [1] * 6 + [1.25, 1.75, 2.25, 2.75] + [3] * 6)

@@ -1,0 +1,471 @@
+"""Data sets are read lazily from every layout, prepared once, and turned into pairs that follow a seed."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from dmxlib import audio, data, toy
+from dmxlib.errors import InputError
+
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="ffmpeg, which musdb needs, is missing"
+)
+
+
+def tone(frequency, seconds, rate, amplitude=0.2):
+    """(2, frames): a sine, the right channel at half the level."""
+    return amplitude * np.outer(
+        [1, 0.5], np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+    )
+
+
+def write_track(folder, vocals, accompaniment, rate, ending=".flac"):
+    for stem, wave in (("mixture", vocals + accompaniment), ("vocals", vocals)):
+        audio.write(folder / (stem + ending), wave.astype(np.float32), rate, "PCM_16")
+    return data.Track(folder.name, folder / f"mixture{ending}", folder / f"vocals{ending}")
+
+
+def spectral_peak(wave, rate):
+    """Frequency in Hz of the strongest sine in (frames,)."""
+    spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)), 8 * len(wave)))
+    return spectrum.argmax() * rate / (8 * len(wave))
+
+
+def share(wave, frequency, rate):
+    """Part of the energy of (frames,) within 20 Hz of a frequency."""
+    spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)))) ** 2
+    near = np.abs(np.fft.rfftfreq(len(wave), 1 / rate) - frequency) < 20
+    return spectrum[near].sum() / spectrum.sum()
+
+
+@pytest.fixture
+def sine_track(tmp_path):
+    """3 s at 16 kHz: vocals of 440 Hz over an accompaniment of 1500 Hz."""
+    return write_track(tmp_path / "sines", tone(440, 3, 16_000), tone(1500, 3, 16_000), 16_000)
+
+
+# -- tracks --------------------------------------------------------------------------------------------------
+
+
+def test_track_reads_excerpts(toy_root):
+    track = data.load_tracks(toy_root, "test")[0]
+    assert (track.name, track.rate, track.frames) == ("Toy Song 3", 44_100, 6 * 44_100)
+    for read, stem in ((track.mixture, "mixture"), (track.vocals, "vocals")):
+        whole = sf.read(toy_root / "test" / "Toy Song 3" / f"{stem}.wav", dtype="float32")[0].T
+        assert np.array_equal(read(), whole)
+        assert np.array_equal(read(1000), whole[:, 1000:])
+        assert np.array_equal(read(1000, 500), whole[:, 1000:1500])
+        assert np.array_equal(read(track.frames - 10, 500), whole[:, -10:])
+        assert read(track.frames + 10).shape == (2, 0)
+
+
+def test_part_of_a_track(toy_root):
+    track = data.load_tracks(toy_root, "test")[0]
+    part = replace(track, first=2000, last=5000)
+    assert part.frames == 3000
+    assert np.array_equal(part.mixture(), track.mixture(2000, 3000))
+    assert np.array_equal(part.vocals(100, 99_999), track.vocals(2100, 2900))
+    assert replace(track, first=2000).frames == track.frames - 2000
+
+
+def test_hold_out_splits_in_time(toy_root):
+    tracks = data.load_tracks(toy_root, "train")
+    kept, held = data.hold_out(tracks, 1.5)
+    for track, first, last in zip(tracks, kept, held, strict=True):
+        assert last.frames == round(1.5 * 44_100) and first.frames + last.frames == track.frames
+        assert np.array_equal(np.concatenate([first.vocals(), last.vocals()], axis=1), track.vocals())
+    again, _ = data.hold_out(kept, 1)
+    assert again[0].frames == kept[0].frames - 44_100
+
+
+def test_hold_out_of_a_short_track(toy_root):
+    with pytest.raises(InputError, match="Toy Song 0 is not longer than the 6"):
+        data.hold_out(data.load_tracks(toy_root, "train"), 6)
+
+
+@pytest.mark.parametrize("seconds, rate", [(2.9, 16_000), (3.1, 16_000), (3, 8000)])
+def test_vocals_that_do_not_fit_the_mixture(sine_track, seconds, rate):
+    audio.write(sine_track.vocals_path, tone(440, seconds, rate).astype(np.float32), rate)
+    with pytest.raises(InputError, match=rf"{sine_track.vocals_path} differs in rate or length"):
+        sine_track.vocals(0, 100)
+
+
+def test_missing_file_of_a_track(sine_track):
+    sine_track.vocals_path.unlink()
+    with pytest.raises(InputError, match=rf"{sine_track.vocals_path} does not exist"):
+        sine_track.frames  # noqa: B018
+
+
+# -- folders -------------------------------------------------------------------------------------------------
+
+
+def test_load_tracks_sorted_by_name(toy_root):
+    assert [track.name for track in data.load_tracks(toy_root, "train")] == [
+        f"Toy Song {i}" for i in range(3)
+    ]
+    assert [track.name for track in data.load_tracks(str(toy_root), "test")] == ["Toy Song 3"]
+
+
+def test_load_tracks_of_a_folder_without_splits(sine_track, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "sines" / "cover.jpg").touch()
+    assert data.load_tracks(tmp_path, "train") == [sine_track]
+
+
+def test_root_without_tracks_shows_the_expected_tree(tmp_path, toy_root):
+    (tmp_path / "train" / "song").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    for root, split in (
+        (tmp_path, "train"),
+        (tmp_path / "none", "test"),
+        (tmp_path / "file", "test"),
+        (toy_root, "valid"),
+    ):
+        with pytest.raises(
+            InputError, match=rf"{root} holds no .*{split}/<track>/mixture.wav and vocals.wav"
+        ):
+            data.load_tracks(root, split)
+
+
+MUSDB = {
+    "train": [
+        "Actions - One Minute Smile",
+        "Leaf - Summerghost",
+        "Music Delta - Rock",
+        "ANiMAL - Easy Tiger",
+    ],
+    "test": ["Al James - Schoolboy Facination", "Arise - Run Run Run"],
+}
+
+
+@pytest.fixture
+def musdb_root(tmp_path, rng):
+    """MUSDB18-HQ's layout, names and rate, the songs a twentieth of a second long."""
+    for split, names in MUSDB.items():
+        for name in names:
+            stems = 0.1 * rng.uniform(-1, 1, (4, 2, 2205)).astype(np.float32)
+            folder = tmp_path / "musdb18hq" / split / name
+            audio.write(folder / "mixture.wav", stems.sum(0), 44_100)
+            for stem, wave in zip(("vocals", "drums", "bass", "other"), stems, strict=True):
+                audio.write(folder / f"{stem}.wav", wave, 44_100)
+    return tmp_path / "musdb18hq"
+
+
+def names(tracks):
+    return [track.name for track in tracks]
+
+
+@needs_ffmpeg
+def test_musdb_by_its_own_splits(musdb_root):
+    assert names(data.load_tracks(musdb_root, "train")) == sorted(MUSDB["train"][2:])
+    assert names(data.load_tracks(musdb_root, "valid")) == sorted(MUSDB["train"][:2])
+    tracks = data.load_tracks(musdb_root, "test")
+    assert names(tracks) == sorted(MUSDB["test"])
+    folder = musdb_root / "test" / MUSDB["test"][0]
+    assert np.array_equal(tracks[0].vocals(), audio.read(folder / "vocals.wav")[0])
+    assert np.array_equal(tracks[0].mixture(), audio.read(folder / "mixture.wav")[0])
+
+
+@needs_ffmpeg
+def test_musdb_without_a_split_or_with_a_wrong_one(musdb_root):
+    shutil.rmtree(musdb_root / "test")
+    for split in ("test", "training"):
+        with pytest.raises(InputError, match="holds no tracks"):
+            data.load_tracks(musdb_root, split)
+
+
+@needs_ffmpeg
+def test_prepared_musdb_keeps_its_validation_songs_apart(musdb_root, tmp_path):
+    data.prepare("musdb18-hq", tmp_path / "ready", musdb_root, quiet=True)
+    for split in ("train", "valid", "test"):
+        originals, tracks = data.load_tracks(musdb_root, split), data.load_tracks(tmp_path / "ready", split)
+        assert names(originals) == names(tracks)
+        for original, track in zip(originals, tracks, strict=True):
+            assert track.mixture_path.suffix == ".flac"
+            assert np.array_equal(original.mixture(), track.mixture())
+            assert np.array_equal(original.vocals(), track.vocals())
+
+
+def test_a_name_of_musdb_alone_is_not_musdb(tmp_path):
+    folder = tmp_path / "train" / MUSDB["train"][0]
+    write_track(folder, tone(440, 0.1, 16_000), tone(1500, 0.1, 16_000), 16_000)
+    assert names(data.load_tracks(tmp_path, "train")) == MUSDB["train"][:1]
+
+
+# -- preparation ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_toy(monkeypatch):
+    """Toy songs of noise; the list of seeds that were rendered."""
+    rendered = []
+
+    def render_song(seed, seconds, rate=44_100):
+        rendered.append(seed)
+        return 0.2 * np.random.default_rng(seed).uniform(-1, 1, (2, 2, 100)).astype(np.float32)
+
+    monkeypatch.setattr(toy, "render_song", render_song)
+    return rendered
+
+
+def test_prepare_writes_each_song_once(tmp_path, quick_toy):
+    data.prepare("toy", tmp_path, quiet=True)
+    assert quick_toy == [0, 1, 2, 3, 4, 5]
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert [len(data.load_tracks(tmp_path, split)) for split in ("train", "test")] == [4, 2] and len(
+        files
+    ) == 12
+    times = [path.stat().st_mtime_ns for path in files]
+    data.prepare("toy", tmp_path, quiet=True)
+    assert [path.stat().st_mtime_ns for path in files] == times and len(quick_toy) == 6
+    (tmp_path / "test" / "Toy Song 4" / "vocals.wav").unlink()
+    data.prepare("toy", tmp_path, quiet=True)
+    assert quick_toy[6:] == [4] and all(path.is_file() for path in files)
+
+
+def test_prepare_toy_by_command(tmp_path, quick_toy):
+    data.main(["prepare", "toy", str(tmp_path)])
+    track = data.load_tracks(tmp_path, "train")[3]
+    vocals, accompaniment = toy.render_song(3, 20)
+    assert track.rate == 44_100
+    assert np.abs(track.vocals() - vocals).max() < 1e-4
+    assert np.abs(track.mixture() - vocals - accompaniment).max() < 1e-4
+
+
+def test_prepare_divides_by_a_peak_above_one(tmp_path):
+    for stem, amplitude in (("mixture", 2.5), ("vocals", 0.5)):
+        folder = tmp_path / "source" / "train" / "loud"
+        audio.write(
+            folder / f"{stem}.wav", tone(440, 0.1, 16_000, amplitude).astype(np.float32), 16_000, "FLOAT"
+        )
+    data.prepare("folder", tmp_path / "ready", tmp_path / "source", quiet=True)
+    track = data.load_tracks(tmp_path / "ready", "train")[0]
+    peaks = [np.abs(wave).max() for wave in (track.mixture(), track.vocals())]
+    assert np.allclose(peaks, [1, 0.2], atol=1e-5)
+
+
+@needs_ffmpeg
+def test_everything_is_free(tmp_path):
+    stems = {"VOX LEAD": 300, "BGVOX 1": 500, "DRUMS": 1000}
+    for song in ("1.Hydrogen", "6.Caesium"):
+        folder = tmp_path / "clone" / "src" / song
+        for name, frequency in stems.items():
+            seconds = 0.5 if name == "DRUMS" else 0.4
+            stem = folder / f"{song}_Stem_{name}_mobile.m4a"
+            audio.write(
+                stem.with_suffix(".wav"), tone(frequency, seconds, 44_100, 0.7).astype(np.float32), 44_100
+            )
+            subprocess.run(["ffmpeg", "-v", "error", "-i", stem.with_suffix(".wav"), stem], check=True)
+        shutil.copy(stem, folder / f"{song}_Stem_DRUMS.m4a")
+        shutil.copy(stem, folder / f"{song}_Master_mobile.m4a")
+    data.main(["prepare", "everything-is-free", str(tmp_path / "ready"), "--source", str(tmp_path / "clone")])
+    assert names(data.load_tracks(tmp_path / "ready", "train")) == ["1.Hydrogen"]
+    (track,) = data.load_tracks(tmp_path / "ready", "test")
+    assert track.name == "6.Caesium" and track.rate == 48_000 and 0.5 <= track.frames / 48_000 < 0.55
+    vocals, accompaniment = track.vocals(), track.mixture() - track.vocals()
+    assert np.abs(track.mixture()).max() == pytest.approx(1, abs=1e-3)
+    middle = slice(2000, 18_000)
+    for frequency, wave, other in ((300, vocals, 0.5), (500, vocals, 0.5), (1000, accompaniment, 1)):
+        assert share(wave[0, middle], frequency, 48_000) == pytest.approx(other, abs=0.02)
+    levels = [np.sqrt(np.mean(wave[0, middle] ** 2)) for wave in (vocals, accompaniment)]
+    assert levels[0] / levels[1] == pytest.approx(np.sqrt(2), rel=0.03)  # both divided alike
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["everything-is-free", "--source", "nowhere"], "nowhere"),
+        (["everything-is-free"], "clone"),
+        (["musdb18-hq", "--source", "nowhere"], "nowhere"),
+        (["folder"], "--source"),
+    ],
+)
+def test_missing_source_is_one_sentence(tmp_path, monkeypatch, arguments, word):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit:
+        data.main(["prepare", arguments[0], "ready", *arguments[1:]])
+    message = exit.value.code  # a text: Python prints it and ends with code 1
+    assert message.startswith("error: ") and word in message and "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["prepare", "musdb19", "ready"], ["prepare", "toy"], [], ["paint"]])
+def test_wrong_command_line(capsys, arguments):
+    with pytest.raises(SystemExit) as exit:
+        data.main(arguments)
+    assert exit.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+# -- augmentations -------------------------------------------------------------------------------------------
+
+
+def seeds(count=64):
+    return [data.seeded_generator(seed) for seed in range(count)]
+
+
+@pytest.fixture
+def pair(rng):
+    return tuple(0.2 * rng.uniform(-1, 1, (2, 2, 500)).astype(np.float32))
+
+
+def choices(transform, pair, options):
+    """Which option each source took, for 64 seeds; fails where it took none."""
+    taken = []
+    for generator in seeds():
+        changed = transform(pair, generator)
+        taken.append(
+            tuple(
+                [np.array_equal(option(source), new) for option in options].index(True)
+                for source, new in zip(pair, changed, strict=True)
+            )
+        )
+    return taken
+
+
+@pytest.mark.parametrize(
+    "transform, options",
+    [
+        (data.polarity, (lambda source: source, lambda source: -source)),
+        (data.channel_flip, (lambda source: source, lambda source: source[::-1])),
+    ],
+)
+def test_polarity_and_channel_flip_of_each_source(pair, transform, options):
+    taken = choices(transform, pair, options)
+    assert set(taken) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert all(20 < sum(choice) < 44 for choice in zip(*taken, strict=True))  # of 64
+
+
+def test_pitch_shift_moves_both_sources_by_the_drawn_factor():
+    pair, rate = (tone(440, 1, 16_000), tone(1500, 1, 16_000)), 16_000
+    factors = []
+    for generator, twin in zip(seeds(8), seeds(8), strict=True):
+        semitones = data.uniform(twin, -data.PITCH_SEMITONES, data.PITCH_SEMITONES)
+        factors.append(2 ** (semitones / 12))
+        shifted = data.pitch_shift(pair, generator)
+        assert shifted[0].shape == shifted[1].shape
+        assert shifted[0].shape[1] == pytest.approx(rate / factors[-1], abs=2)
+        for source, frequency in zip(shifted, (440, 1500), strict=True):
+            assert spectral_peak(source[0], rate) == pytest.approx(frequency * factors[-1], rel=1e-3)
+    assert min(factors) < 0.95 and max(factors) > 1.05
+
+
+def test_gain_draws_the_vocals_level(pair):
+    gains = []
+    for generator in seeds():
+        vocals, accompaniment = data.gain(pair, generator)
+        assert np.array_equal(accompaniment, pair[1])  # quiet enough not to be touched
+        gains.append(20 * np.log10(vocals[0, 0] / pair[0][0, 0]))
+        assert np.allclose(vocals, pair[0] * 10 ** (gains[-1] / 20), rtol=1e-4)
+    assert data.GAIN_DB[0] <= min(gains) < -4 and 6 < max(gains) <= data.GAIN_DB[1]
+
+
+def test_gain_keeps_the_peak_below_one(pair):
+    loud = tuple(5 * source for source in pair)
+    for generator, twin in zip(seeds(16), seeds(16), strict=True):
+        drawn = 10 ** (data.uniform(twin, *data.GAIN_DB) / 20)
+        vocals, accompaniment = data.gain(loud, generator)
+        assert np.abs(vocals + accompaniment).max() <= 1 + 1e-6
+        assert np.allclose(vocals * loud[1], drawn * accompaniment * loud[0], atol=1e-5)  # divided alike
+
+
+def test_stem_remix_takes_the_others_accompaniment(pair, rng):
+    other = tuple(rng.uniform(-1, 1, (2, 2, 500)).astype(np.float32))
+    remixed = [data.stem_remix(pair, other, generator) for generator in seeds()]
+    assert all(np.array_equal(vocals, pair[0]) for vocals, _ in remixed)
+    taken = [np.array_equal(accompaniment, other[1]) for _, accompaniment in remixed]
+    kept = [np.array_equal(accompaniment, pair[1]) for _, accompaniment in remixed]
+    assert 20 < sum(taken) < 44 and sum(taken) + sum(kept) == 64
+
+
+# -- pairs ---------------------------------------------------------------------------------------------------
+
+
+def make_pairs(tracks, **options):
+    settings = dict(length=8, seconds=0.25, rate=16_000, channels=1, seed=3, augment=True)
+    return data.VocalPairs(tracks, **settings | options)
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in ("vocals", "mixture"))
+
+
+def test_pairs_follow_from_seed_epoch_and_index(toy_root):
+    tracks = data.load_tracks(toy_root, "train")
+    pairs, again = make_pairs(tracks), make_pairs(tracks)
+    items = [pairs[i] for i in range(4)]
+    assert all(same(items[i], again[i]) for i in (3, 1, 0, 2))
+    assert len({item["vocals"].abs().sum().item() for item in items}) == 4
+    pairs.set_epoch(1)
+    assert not same(items[0], pairs[0])
+    pairs.set_epoch(0)
+    assert same(items[0], pairs[0])
+    assert not same(items[0], make_pairs(tracks, seed=4)[0])
+
+
+def test_pairs_do_not_depend_on_the_worker(toy_root):
+    pairs = make_pairs(data.load_tracks(toy_root, "train"))
+    pairs.set_epoch(2)
+    loader = torch.utils.data.DataLoader(pairs, batch_size=None, num_workers=2)
+    assert len(pairs) == 8 and all(same(item, pairs[i]) for i, item in enumerate(loader))
+
+
+@pytest.mark.parametrize("channels, augment", [(1, True), (2, True), (1, False), (2, False)])
+def test_pairs_shape_and_range(toy_root, channels, augment):
+    pairs = make_pairs(data.load_tracks(toy_root, "train"), channels=channels, augment=augment)
+    for i in range(4):
+        item = pairs[i]
+        for wave in item.values():
+            assert wave.shape == (channels, 4000) and wave.dtype == torch.float32
+        assert item["mixture"].abs().max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_mixture_is_vocals_and_accompaniment(sine_track, augment):
+    pairs = make_pairs([sine_track], augment=augment)
+    for i in range(4):
+        item = pairs[i]
+        vocals, accompaniment = item["vocals"][0].numpy(), (item["mixture"] - item["vocals"])[0].numpy()
+        low, high = spectral_peak(vocals, 16_000), spectral_peak(accompaniment, 16_000)
+        assert high / low == pytest.approx(1500 / 440, rel=0.02)  # both shifted alike
+        assert share(vocals, low, 16_000) > 0.98 and share(accompaniment, high, 16_000) > 0.98
+        if not augment:
+            assert low == pytest.approx(440, rel=5e-3)
+
+
+def test_pairs_without_augmentation_are_excerpts(sine_track):
+    pairs = make_pairs([sine_track], augment=False, channels=2)
+    whole, item = sine_track.mixture(), pairs[0]["mixture"].numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(whole[0], 4000)
+    start = np.abs(windows[:, ::100] - item[0, ::100]).max(axis=1).argmin()
+    assert np.abs(whole[:, start : start + 4000] - item).max() < 1e-6
+
+
+def test_songs_shorter_than_an_excerpt_are_padded(sine_track, tmp_path):
+    short = write_track(tmp_path / "short", tone(440, 0.1, 16_000), tone(1500, 0.1, 16_000), 16_000)
+    pairs = make_pairs([sine_track, short], length=16)
+    assert all(item["mixture"].shape == (1, 4000) for item in (pairs[i] for i in range(16)))
+
+
+def test_most_silent_excerpts_are_drawn_again(tmp_path, rng):
+    vocals = 0.1 * rng.uniform(-1, 1, (2, 16_000))
+    vocals[:, :8000] = 0  # half of the excerpts
+    track = write_track(tmp_path / "half", vocals, tone(1500, 2, 8000), 8000, ".wav")
+    pairs = make_pairs([track], length=500, seconds=0.05, rate=8000, augment=False)
+    silent = np.mean([not item["vocals"].any() for item in (pairs[i] for i in range(500))])
+    assert 0.02 < silent < 0.08  # 1 / 21 is expected
+
+
+def test_wholly_silent_vocals_end(tmp_path):
+    track = write_track(tmp_path / "silent", 0 * tone(440, 1, 8000), tone(1500, 1, 8000), 8000)
+    item = make_pairs([track], rate=8000)[0]
+    assert not item["vocals"].any() and item["mixture"].any()
+
+
+def test_level_dbfs():
+    assert data.level_dbfs(np.full((2, 100), 0.1)) == pytest.approx(-20)
+    assert data.level_dbfs(np.zeros((2, 100))) == -np.inf

@@ -1,0 +1,241 @@
+"""Every score against a closed form or a property that a wrong formula would break."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dmxlib import metrics
+from dmxlib.metrics import RATE, f0, f0_error, log_f0_rmse, lsd, mel_mae, sdr, si_sdr, voiced_mask
+
+SEMITONE = math.log(2) / 12
+SPECTRAL = [lsd, mel_mae]
+
+
+def noise(seconds: float = 1.0, deviation: float = 0.1, seed: int = 0, rate: int = RATE) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0.0, deviation, (2, int(seconds * rate)))
+
+
+def tone(hertz: float, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
+    """A stereo tone of five harmonics."""
+    time = np.arange(int(seconds * rate)) / rate
+    wave = sum(np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 6))
+    return np.stack([0.2 * wave, 0.1 * wave])
+
+
+@pytest.fixture(scope="module")
+def gapped():
+    """A tone of 220 Hz in the first second, digital silence in the second; and its F0."""
+    audio = np.concatenate([tone(220.0), np.zeros((2, RATE))], axis=1)
+    return audio, f0(audio, RATE)
+
+
+# sdr and si_sdr
+
+
+def test_sdr_of_known_noise_power():
+    reference = noise()
+    error = noise(seed=1)
+    error *= np.sqrt(np.sum(reference**2) / np.sum(error**2) / 1000)
+    assert sdr(reference, reference + error) == pytest.approx(30.0, abs=1e-4)
+
+
+def test_sdr_sums_channels_before_the_ratio():
+    reference, estimate = np.ones((2, 100)), np.ones((2, 100))
+    estimate[1] = 0.0  # one channel perfect, one lost: half of the energy, not a mean of two ratios
+    assert sdr(reference, estimate) == pytest.approx(10 * math.log10(2), abs=1e-6)
+
+
+def test_sdr_adds_1e_7_above_and_below():
+    silence, reference = np.zeros((2, 100)), np.full((2, 100), 0.1)  # the reference's energy is 2
+    assert sdr(silence, silence) == 0.0
+    assert sdr(reference, silence) == 0.0
+    assert sdr(silence, reference) == pytest.approx(10 * math.log10(1e-7 / (2 + 1e-7)))
+    assert sdr(reference, reference) == pytest.approx(10 * math.log10((2 + 1e-7) / 1e-7))
+
+
+def test_si_sdr_ignores_gain_and_sdr_does_not():
+    reference, estimate = noise(), noise() + noise(seed=1, deviation=0.03)
+    assert si_sdr(reference, -0.3 * estimate) == pytest.approx(si_sdr(reference, estimate))
+    assert si_sdr(5.0 * reference, estimate) == pytest.approx(si_sdr(reference, estimate))
+    assert sdr(reference, 0.3 * estimate) < sdr(reference, estimate) - 3
+
+
+def test_si_sdr_of_orthogonal_noise():
+    time = np.arange(1000) / 1000
+    sine, cosine = np.sin(2 * np.pi * 5 * time)[None], np.cos(2 * np.pi * 5 * time)[None]
+    assert si_sdr(sine, 0.7 * (sine + 0.1 * cosine)) == pytest.approx(20.0)
+    assert si_sdr(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])) == -math.inf
+    assert si_sdr(sine, 2 * sine) == math.inf
+
+
+def test_si_sdr_keeps_the_mean():
+    # 1 = 0.5 * [2, 0] + [0, 1]: 0 dB; with the means removed the estimate would be silent.
+    assert si_sdr(np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]])) == pytest.approx(0.0)
+
+
+# lsd and mel_mae
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0])
+def test_a_gain_moves_every_bin_by_itself(gain):
+    reference = noise()  # white: every bin lies far above the floor
+    decibels = abs(20 * math.log10(gain))
+    assert lsd(reference, gain * reference, RATE) == pytest.approx(decibels / 10, rel=1e-3)
+    assert mel_mae(reference, gain * reference, RATE) == pytest.approx(decibels, rel=1e-3)
+
+
+@pytest.mark.parametrize("metric", SPECTRAL)
+def test_what_lies_under_the_floor_is_not_heard(metric):
+    reference = tone(220.0)
+    peak = np.abs(reference).max()
+    assert metric(reference, reference + noise(deviation=1e-7 * peak), RATE) < 1e-3
+    assert metric(reference, reference + noise(deviation=1e-2 * peak), RATE) > 1.0
+
+
+def test_a_silent_estimate_falls_exactly_to_the_floor():
+    reference = noise(seconds=2048 / RATE)
+    power = metrics._power(reference.mean(axis=0))
+    above = np.log10(np.maximum(power, power.max() * 1e-8)) - np.log10(power.max() * 1e-8)
+    expected = np.sqrt((above**2).mean(axis=0)).mean()
+    assert lsd(reference, np.zeros_like(reference), RATE) == pytest.approx(expected, rel=1e-4)
+    assert 6.0 < expected < 8.0  # the floor lies 8 powers of ten under the peak
+    assert 60.0 < mel_mae(reference, np.zeros_like(reference), RATE) < 80.0
+
+
+@pytest.mark.parametrize("metric", SPECTRAL)
+def test_the_floor_is_the_references(metric):
+    loud, quiet = noise(), 1e-6 * noise()  # 120 dB apart
+    assert metric(loud, quiet, RATE) == pytest.approx(metric(loud, np.zeros_like(loud), RATE))
+    assert metric(quiet, loud, RATE) == pytest.approx(12.0 if metric is lsd else 120.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("metric", SPECTRAL)
+def test_only_the_mono_mean_is_scored(metric):
+    reference = noise()
+    swapped = reference[::-1].copy()
+    assert metric(reference, swapped, RATE) == pytest.approx(0.0, abs=1e-6)
+    assert metric(reference, np.broadcast_to(reference.mean(axis=0), reference.shape), RATE) < 1e-4
+
+
+@pytest.mark.parametrize("metric", SPECTRAL)
+def test_other_rates_are_scored_at_44100(metric):
+    reference = noise(rate=22_050)
+    frames = 1 + RATE // metrics.HOP  # of one second at 44.1 kHz
+    in_band = metric(reference, 0.5 * reference, 22_050, np.ones(frames, dtype=bool))
+    full = 20 * math.log10(2) / (10 if metric is lsd else 1)
+    assert 0.4 * full < in_band < 0.98 * full  # half of the bins lie above 11 kHz, empty in both
+
+
+@pytest.mark.parametrize("metric", SPECTRAL)
+def test_the_mask_keeps_its_frames_only(metric):
+    reference, estimate = noise(2.0), noise(2.0)
+    estimate[:, RATE:] *= 0.5
+    mask = np.zeros(1 + 2 * RATE // metrics.HOP, dtype=bool)
+    mask[:80] = True  # 80 frames of 512 end before the first second does
+    assert metric(reference, estimate, RATE, mask) == pytest.approx(0.0, abs=1e-5)
+    assert metric(reference, estimate, RATE, ~mask) > 0.5
+    assert math.isnan(metric(reference, estimate, RATE, np.zeros_like(mask)))
+    with pytest.raises(ValueError, match="voiced mask"):
+        metric(reference, estimate, RATE, mask[:-1])
+
+
+# f0, voiced_mask and log_f0_rmse
+
+
+def test_voiced_on_a_tone_and_not_on_silence(gapped):
+    audio, (hertz, voiced) = gapped
+    assert voiced.dtype == bool and len(voiced) == 1 + audio.shape[1] // metrics.HOP
+    assert voiced[:84].all() and not voiced[90:].any()
+    assert np.allclose(hertz[2:84], 220.0, rtol=0.006)  # pyin's grid: 10 cents
+    assert np.isnan(hertz[~voiced]).all()
+    assert lsd(audio, 0.5 * audio, RATE, voiced) > 0.0  # a mask made here fits the spectrograms made here
+
+
+def test_noise_is_not_voiced():
+    assert voiced_mask(noise(), RATE).mean() < 0.25  # pyin finds a pitch in some of it
+
+
+def test_f0_of_another_rate():
+    hertz, voiced = f0(tone(220.0, 0.5, rate=22_050), 22_050)
+    assert len(voiced) == 1 + RATE // 2 // metrics.HOP
+    assert voiced.mean() > 0.9
+    assert np.nanmedian(hertz) == pytest.approx(220.0, rel=0.006)
+
+
+def test_a_semitone_is_a_twelfth_of_ln_2():
+    rmse, missed = log_f0_rmse(tone(220.0), tone(220.0 * math.exp(SEMITONE)), RATE)
+    assert rmse == pytest.approx(SEMITONE, abs=0.006)
+    assert missed < 0.05
+
+
+def test_missed_frames_do_not_enter_the_error(gapped):
+    audio, pitch = gapped
+    half = audio.copy()
+    half[:, RATE // 2 :] = 0.0
+    rmse, missed = f0_error(pitch, f0(half, RATE))
+    assert rmse < 0.006
+    assert missed == pytest.approx(0.5, abs=0.05)
+
+
+def test_f0_error_closed_form():
+    nan = math.nan
+    reference = (np.array([100.0, 100.0, 200.0, nan]), np.array([True, True, True, False]))
+    estimate = (np.array([100.0, 200.0, nan, 300.0]), np.array([True, True, False, True]))
+    rmse, missed = f0_error(reference, estimate)
+    assert rmse == pytest.approx(math.log(2) / math.sqrt(2))
+    assert missed == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="equal lengths"):
+        f0_error(reference, (estimate[0][:3], estimate[1][:3]))
+
+
+# bad data
+
+
+@pytest.mark.parametrize("metric", [lsd, mel_mae])
+@pytest.mark.filterwarnings("error")
+def test_spectral_scores_of_bad_data_are_nan(metric):
+    good = noise(0.2)
+    broken = good.copy()
+    broken[0, 100] = np.nan
+    for reference, estimate in [(broken, good), (good, broken), (0 * good, good), (0 * good, 0 * good)]:
+        assert math.isnan(metric(reference, estimate, RATE))
+        assert math.isnan(metric(reference, estimate, 22_050))
+    for frames in (0, 1, 2047):
+        assert math.isnan(metric(good[:, :frames], good[:, :frames], RATE))
+    assert metric(good[:, :2048], good[:, :2048], RATE) == 0.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_waveform_scores_of_bad_data_are_nan():
+    good, empty, silent = noise(0.1), np.zeros((2, 0)), np.zeros((2, 4410))
+    for broken in (np.full_like(good, np.nan), np.full_like(good, np.inf)):
+        for metric in (sdr, si_sdr):
+            assert math.isnan(metric(good, broken)) and math.isnan(metric(broken, good))
+    assert math.isnan(sdr(empty, empty)) and math.isnan(si_sdr(empty, empty))
+    assert math.isnan(si_sdr(silent, good)) and math.isnan(si_sdr(good, silent))
+
+
+@pytest.mark.filterwarnings("error")
+def test_f0_of_bad_data_is_unvoiced(gapped):
+    audio, pitch = gapped
+    for bad in (np.zeros_like(audio), np.full_like(audio, np.nan)):
+        unvoiced = f0(bad, RATE)
+        assert not unvoiced[1].any() and np.isnan(unvoiced[0]).all()
+        rmse, missed = f0_error(pitch, unvoiced)
+        assert math.isnan(rmse) and missed == 1.0
+        assert all(math.isnan(number) for number in f0_error(unvoiced, pitch))
+    assert not voiced_mask(audio[:, :2047], RATE).any()
+    assert all(math.isnan(number) for number in log_f0_rmse(audio[:, :10], audio[:, :10], RATE))
+
+
+@pytest.mark.parametrize("metric", [sdr, si_sdr, lsd, mel_mae, log_f0_rmse])
+def test_shapes_must_agree(metric):
+    rate = () if metric in (sdr, si_sdr) else (RATE,)
+    audio = noise(0.1)
+    with pytest.raises(ValueError, match="same shape"):
+        metric(audio, audio[:, :-1], *rate)
+    with pytest.raises(ValueError, match="same shape"):
+        metric(audio, audio[:1], *rate)
+    with pytest.raises(ValueError, match=r"\(channels, frames\)"):
+        metric(audio[0], audio[0], *rate)

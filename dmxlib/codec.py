@@ -1,0 +1,230 @@
+"""EnCodec as ONE stream of continuous latents, and the conditioner, a trainable copy of its encoder.
+
+`encode` and `decode` bypass EnCodec's quantiser and its one-second chunks: a chunk border would be audible,
+and a diffusion model draws continuous values. Latents are normalised to zero mean and unit deviation per
+channel; the statistics belong to the codec and lie in its saved config.
+"""
+
+import contextlib
+import hashlib
+import math
+import re
+from pathlib import Path
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin  # the pipeline loader looks for it beside the class
+from encodec.model import ROOT_URL
+from encodec.modules import SEANetDecoder, SEANetEncoder
+from encodec.quantization import ResidualVectorQuantizer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from dmxlib.errors import InputError
+
+
+class Conditioner(ModelMixin, ConfigMixin):
+    """EnCodec's encoder, with normalised latents.
+
+    Args:
+        seanet: keywords of `encodec.modules.SEANetEncoder` and `SEANetDecoder`.
+        normalize: divide the excerpt's loudness out first, as EnCodec's 48 kHz model does. Group
+            normalisation loses it anyway, and its epsilon would make quiet voices differ.
+        latent_mean, latent_std: per-channel statistics of the latents; None stands for 0 and 1.
+    """
+
+    @register_to_config
+    def __init__(
+        self, seanet: dict, normalize: bool = True, latent_mean: list = None, latent_std: list = None
+    ):
+        super().__init__()
+        self.encoder = SEANetEncoder(**seanet)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per latent frame."""
+        return math.prod(self.config.seanet["ratios"])
+
+    def _statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        ones = torch.ones(self.encoder.dimension)
+        pair = (self.config.latent_mean or 0 * ones, self.config.latent_std or ones)
+        parameter = next(self.encoder.parameters())
+        return tuple(torch.as_tensor(values).to(parameter)[:, None] for values in pair)  # (dimension, 1) each
+
+    def encode(self, wave: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, T) -> normalised latents (batch, dimension, ceil(T / hop_length))."""
+        mean, std = self._statistics()
+        return (self.encoder(unit_rms(wave) if self.config.normalize else wave) - mean) / std
+
+    forward = encode
+
+
+class Codec(Conditioner):
+    """An EnCodec autoencoder on normalised continuous latents, with its residual vector quantiser on request.
+
+    Args:
+        sampling_rate: in Hz; the number of channels is the seanet's.
+        n_q, bins: codebooks of the quantiser, and entries in each.
+        seanet, normalize, latent_mean, latent_std: as in `Conditioner`.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sampling_rate: int,
+        seanet: dict,
+        n_q: int = 16,
+        bins: int = 1024,
+        normalize: bool = True,
+        latent_mean: list = None,
+        latent_std: list = None,
+    ):
+        super().__init__(seanet, normalize, latent_mean, latent_std)
+        self.decoder = SEANetDecoder(**seanet)
+        # Without k-means: 50 passes over each codebook took two minutes; unused codes are redrawn anyway.
+        self.quantizer = ResidualVectorQuantizer(self.encoder.dimension, n_q, bins, kmeans_init=False)
+
+    @property
+    def channels(self) -> int:
+        """Audio channels: 1 codes the mid of a stereo signal."""
+        return self.encoder.channels
+
+    @property
+    def dimension(self) -> int:
+        """Latent channels."""
+        return self.encoder.dimension
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Normalised latents (batch, dimension, F) -> waves (batch, channels, F * hop_length).
+
+        With `normalize`, their loudness says nothing: the level has to come from elsewhere (`dmxlib.level`).
+        """
+        mean, std = self._statistics()
+        return self.decoder(latents * std + mean)
+
+    def quantize(self, latents: torch.Tensor, n_q: int | None = None) -> torch.Tensor:
+        """Normalised latents -> integer codes (batch, n_q, F) of the first `n_q` codebooks (None: all)."""
+        mean, std = self._statistics()
+        return self.quantizer.vq.encode(latents * std + mean, n_q=n_q).transpose(0, 1)
+
+    def dequantize(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (batch, n_q, F) -> normalised latents (batch, dimension, F)."""
+        mean, std = self._statistics()
+        return (self.quantizer.decode(codes.transpose(0, 1)) - mean) / std
+
+    @torch.no_grad()
+    def calibrate(self, waves) -> None:
+        """Measure the latents' mean and deviation on an iterable of waves (batch, channels, T); keep them."""
+        self.register_to_config(latent_mean=None, latent_std=None)
+        latents = torch.cat([self.encode(wave).transpose(0, 1).flatten(1) for wave in waves], dim=1)
+        self.register_to_config(latent_mean=latents.mean(1).tolist(), latent_std=latents.std(1).tolist())
+
+    def conditioner(self) -> Conditioner:
+        """A trainable copy of the encoder, sharing no tensor with the codec."""
+        names = ("seanet", "normalize", "latent_mean", "latent_std")
+        conditioner = Conditioner(**{name: self.config[name] for name in names})
+        conditioner.encoder.load_state_dict(self.encoder.state_dict())
+        return conditioner
+
+    @classmethod
+    def load(cls, name: str) -> "Codec":
+        """A folder that `save_pretrained` wrote, or what `from_encodec` takes."""
+        if (Path(name) / "config.json").is_file():
+            return cls.from_pretrained(name, low_cpu_mem_usage=False).eval()
+        return cls.from_encodec(name)
+
+    @classmethod
+    def from_encodec(cls, source: str) -> "Codec":
+        """The official weights of "48khz" or "24khz", or those of a local .safetensors or .th file.
+
+        A name is looked up on the Hugging Face hub (facebook/encodec_48khz), then at EnCodec's own address.
+        Its latents are not calibrated: `python -m dmxlib.train_codec --init 48khz --max_train_steps 0` does
+        that.
+
+        Raises InputError where there is no such file, no connection, or a file with other weights.
+        """
+        path = _download(source) if source in OFFICIAL else Path(source)
+        if not path.is_file():
+            raise InputError(
+                f"{path} does not exist; give '48khz', '24khz', or a .safetensors or .th file of them."
+            )
+        load = _load_th if path.suffix == ".th" else _load_hugging_face
+        for official in OFFICIAL.values():
+            codec = cls(**official)
+            try:
+                codec.load_state_dict(load(path, codec))
+                return codec.eval()
+            except (KeyError, RuntimeError, TypeError):  # the other model's names or shapes, or no weights
+                continue
+        raise InputError(f"{path} does not hold the weights of EnCodec's 48 kHz or 24 kHz model.")
+
+
+def unit_rms(wave: torch.Tensor) -> torch.Tensor:
+    """Divide each excerpt (batch, channels, T) by its mid's RMS, as EnCodec does; -80 dBFS is silence."""
+    return wave / wave.mean(dim=1, keepdim=True).square().mean(dim=2, keepdim=True).sqrt().clamp(min=1e-4)
+
+
+# What `EncodecModel.encodec_model_48khz` and `encodec_model_24khz` build.
+OFFICIAL = {
+    "48khz": {
+        "sampling_rate": 48_000,
+        "seanet": {"channels": 2, "norm": "time_group_norm", "causal": False, "ratios": [8, 5, 4, 2]},
+        "n_q": 16,
+        "normalize": True,
+    },
+    "24khz": {
+        "sampling_rate": 24_000,
+        "seanet": {"channels": 1, "norm": "weight_norm", "causal": True, "ratios": [8, 5, 4, 2]},
+        "n_q": 32,
+        "normalize": False,
+    },
+}
+TH_FILES = {"48khz": "encodec_48khz-7e698e3e.th", "24khz": "encodec_24khz-d7cc33bc.th"}
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    with contextlib.suppress(Exception):  # offline, or a hub that is down: many kinds of error, one answer
+        return Path(hf_hub_download(f"facebook/encodec_{name}", "model.safetensors"))
+    path = Path(torch.hub.get_dir()) / "checkpoints" / TH_FILES[name]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(ROOT_URL + TH_FILES[name], path)
+        except OSError as error:
+            raise InputError(
+                f"EnCodec's {name} weights are not on this machine and cannot be fetched; download "
+                f"model.safetensors of huggingface.co/facebook/encodec_{name} elsewhere and give its path."
+            ) from error
+    return path
+
+
+def _load_th(path: Path, codec: Codec) -> dict:
+    """EnCodec's own file: a pickle, so its checksum (in its name, as published) first, then weights only."""
+    checksum = path.stem.rpartition("-")[2]
+    if len(checksum) < 8 or not hashlib.sha256(path.read_bytes()).hexdigest().startswith(checksum):
+        raise InputError(
+            f"{path} is damaged: its SHA-256 does not begin as its name ends; download it again."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle can raise anything
+        raise InputError(f"{path} is a pickle of something else than weights; it is not opened.") from error
+
+
+def _load_hugging_face(path: Path, codec: Codec) -> dict:
+    """The same weights under the names of the Hugging Face port."""
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is no safetensors file; pickled weights are not opened.") from error
+    return {name: state[hugging_face_name(name)] for name in codec.state_dict()}
+
+
+def hugging_face_name(name: str) -> str:
+    """The package's parameter name -> that of the Hugging Face port; one to one."""
+    name = re.sub(r"\.(conv|convtr)\.(conv|convtr)\.", ".conv.", name)
+    name = re.sub(r"\.(conv|convtr)\.norm\.", ".norm.", name)
+    name = re.sub(r"coder\.model\.(\d+)\.", r"coder.layers.\1.", name)
+    return re.sub(r"quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook.", name)

@@ -1,0 +1,70 @@
+"""The vocals' level, which EnCodec's group normalisation throws away: how loud a decoded chunk has to be.
+
+Two rules. "drawn": a level channel stands beside the latents, the U-Net draws it as well, and the decoded
+wave follows it frame by frame. "projected": one gain a chunk, the least-squares fit of the estimate's STFT
+magnitudes to the mixture's over the bins that it dominates. results/level/ compares them.
+"""
+
+import torch
+from torch.nn import functional as F
+
+FLOOR_DB = -60.0  # under the mixture's RMS: silence, and as quiet as a drawn level gets
+CENTER_DB, SCALE_DB = -25.0, 20.0  # of the level channel, so that it has about the latents' spread; ours
+WINDOW = 4  # latent frames a level is measured over: 53 ms at 75 frames/s, more than a period of any voice
+REACH_DB = 30.0  # what lies deeper under the decoded chunk's own RMS is codec noise and is not raised further
+
+
+def rms(wave: torch.Tensor) -> torch.Tensor:
+    """RMS over channels and time, (batch, channels, T) -> (batch, 1, 1)."""
+    return wave.square().mean(dim=(1, 2), keepdim=True).sqrt()
+
+
+def frame_levels(wave: torch.Tensor, reference: torch.Tensor, hop: int) -> torch.Tensor:
+    """RMS of each latent frame in dB over `reference`, floored: (batch, channels, T) -> (batch, 1, T / hop).
+
+    Args:
+        reference: an RMS, (batch, 1, 1).
+        hop: samples per latent frame.
+    """
+    power = wave.square().mean(dim=1, keepdim=True)
+    power = F.avg_pool1d(F.pad(power, [(WINDOW - 1) * hop // 2] * 2), WINDOW * hop, hop)
+    return (10 * torch.log10(power / reference.square().clamp(min=1e-12) + 1e-12)).clamp(min=FLOOR_DB)
+
+
+def to_channel(levels: torch.Tensor) -> torch.Tensor:
+    """Levels in dB -> the channel the U-Net draws."""
+    return (levels - CENTER_DB) / SCALE_DB
+
+
+def from_channel(channel: torch.Tensor) -> torch.Tensor:
+    """The inverse of `to_channel`; nothing is louder than the mixture by more than 6 dB."""
+    return (channel * SCALE_DB + CENTER_DB).clamp(FLOOR_DB, 6)
+
+
+def apply_levels(wave: torch.Tensor, levels: torch.Tensor, reference: torch.Tensor, hop: int) -> torch.Tensor:
+    """Give a decoded wave (batch, channels, T) the levels (batch, 1, T / hop) in dB over `reference`."""
+    own = rms(wave)
+    gain_db = levels - frame_levels(wave, own, hop).clamp(min=-REACH_DB)
+    gain = F.interpolate(10 ** (gain_db / 20), wave.shape[-1], mode="linear")
+    return wave * gain * reference / own.clamp(min=1e-8)
+
+
+def project(wave: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+    """Scale a decoded wave (batch, channels, T) to the mixture by its magnitudes.
+
+    The first fit takes all bins, the next ones those where the scaled estimate makes up more than half of the
+    mixture's magnitude. Magnitudes, since a fit of waves is biased low by the phase error.
+    """
+    estimate, target = (_magnitudes(signal) for signal in (wave, mixture))
+    dominated = torch.ones_like(target, dtype=torch.bool)
+    for _ in range(3):
+        energy = (estimate.square() * dominated).sum(dim=1, keepdim=True)
+        gain = (estimate * target * dominated).sum(dim=1, keepdim=True) / energy.clamp(min=1e-8)
+        dominated = gain * estimate > target / 2
+    return wave * gain[:, :, None]
+
+
+def _magnitudes(wave):
+    """(batch, channels, T) -> (batch, all bins and frames) of the mid."""
+    window = torch.hann_window(2048, device=wave.device)
+    return torch.stft(wave.mean(dim=1), 2048, window=window, return_complex=True).abs().flatten(1)

@@ -1,0 +1,207 @@
+"""The paper's 1-D U-Net on diffusers' `UNet1DModel`: FiLM blocks, the mixture's latent merged in."""
+
+import inspect
+
+import torch
+from diffusers import UNet1DModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  the pipeline loader looks for it here
+from diffusers.models.unets.unet_1d import UNet1DOutput
+from torch import nn
+from torch.nn import functional as F
+
+from dmxlib.diffusion import NUM_TRAIN_TIMESTEPS
+
+GROUPS = 8  # of every GroupNorm; ours
+
+
+class ResidualBlock(nn.Module):
+    """Twice GroupNorm, SiLU, Conv1d; the residual sum; then FiLM by the time embedding."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, time_channels):
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.GroupNorm(GROUPS, in_channels),
+            nn.SiLU(),
+            nn.Conv1d(in_channels, out_channels, kernel_size, padding=kernel_size // 2),
+            nn.GroupNorm(GROUPS, out_channels),
+            nn.SiLU(),
+            nn.Conv1d(out_channels, out_channels, kernel_size, padding=kernel_size // 2),
+        )
+        self.shortcut = (
+            nn.Identity() if in_channels == out_channels else nn.Conv1d(in_channels, out_channels, 1)
+        )
+        self.film = nn.Linear(time_channels, 2 * out_channels)
+
+    def forward(self, x, time):
+        """(batch, in_channels, F), (batch, time_channels) -> (batch, out_channels, F)."""
+        scale, shift = self.film(time)[:, :, None].chunk(2, dim=1)
+        return (self.convolutions(x) + self.shortcut(x)) * (1 + scale) + shift
+
+
+class Blocks(nn.Module):
+    """The residual blocks of one level on one side, then self-attention over time where asked for."""
+
+    def __init__(self, in_channels, out_channels, count, kernel_size, time_channels, attention):
+        super().__init__()
+        self.residual = nn.ModuleList(
+            ResidualBlock(in_channels if i == 0 else out_channels, out_channels, kernel_size, time_channels)
+            for i in range(count)
+        )
+        self.attention = self_attention(out_channels) if attention else None
+
+    def forward(self, x, time):
+        """(batch, in_channels, F) -> (batch, out_channels, F)."""
+        for block in self.residual:
+            x = block(x, time)
+        if self.attention:
+            x = self.attention(x.transpose(1, 2)).transpose(1, 2)  # (batch, F, channels) inside
+        return x
+
+
+def self_attention(channels):
+    """Residual multi-head attention with heads of at most 64 channels."""
+    heads = max(1, channels // 64)
+    return Attention(
+        channels,
+        heads=heads,
+        dim_head=channels // heads,
+        norm_num_groups=GROUPS,
+        bias=True,
+        residual_connection=True,
+    )
+
+
+class Injection(nn.Module):
+    """Merge the mixture's latent: interpolate it to the level's length, concatenate, convolve.
+
+    Nothing stands between concatenation and convolution, so the mixture's half is the same in every step.
+    """
+
+    def __init__(self, channels, condition_channels):
+        super().__init__()
+        self.convolution = nn.Conv1d(channels + condition_channels, channels, 1)
+
+    def forward(self, x, condition):
+        """(batch, channels, F), (batch, condition_channels, any length) -> (batch, channels, F)."""
+        condition = F.interpolate(condition, x.shape[-1], mode="area")
+        return self.convolution(torch.cat([x, condition], dim=1))
+
+
+class VocalUNet1D(UNet1DModel):
+    """Predicts v for a noisy vocal latent, given the mixture's latent.
+
+    Args:
+        latent_channels: of the sample, the level channel included (`dmxlib.level`).
+        condition_channels: of the mixture's latent.
+        level_channels: width of each level. The first two keep the time resolution, each later one halves it.
+        blocks_per_level: residual blocks on each side of a level.
+        kernel_size: of the residual blocks' convolutions, odd.
+        first_injection: index of the first level that the mixture's latent is merged into; the paper's is 3.
+        attention_from: index of the first level with self-attention.
+        fourier_channels, time_channels: of the random Fourier features of t, and of the MLP behind them.
+    """
+
+    # UNet1DModel's own settings describe modules that are replaced here.
+    ignore_for_config = list(inspect.signature(UNet1DModel.__init__).parameters)
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 129,
+        condition_channels: int = 128,
+        level_channels: tuple[int, ...] = (256, 256, 512, 512, 1024, 1024),
+        blocks_per_level: int = 2,
+        kernel_size: int = 3,
+        first_injection: int = 3,
+        attention_from: int = 4,
+        fourier_channels: int = 1024,
+        time_channels: int = 1024,
+    ):
+        super().__init__(
+            time_embedding_dim=fourier_channels,
+            down_block_types=(),
+            up_block_types=(),
+            block_out_channels=(GROUPS,),
+            in_channels=latent_channels,
+            out_channels=latent_channels,
+        )
+        self.time_mlp = nn.Sequential(
+            nn.Linear(fourier_channels, time_channels),
+            nn.GELU(),
+            nn.Linear(time_channels, time_channels),
+            nn.GELU(),
+            nn.Linear(time_channels, time_channels),
+            nn.GELU(),
+        )
+        widths = list(level_channels)
+        levels = range(len(widths))
+        shared = (blocks_per_level, kernel_size, time_channels)
+        self.in_block = nn.Conv1d(latent_channels, widths[0], kernel_size, padding=kernel_size // 2)
+        self.resamplers_down = nn.ModuleList(
+            _down(widths[max(0, i - 1)], widths[i], stride=_stride(i)) for i in levels
+        )
+        self.injections = nn.ModuleList(
+            Injection(widths[i], condition_channels) if i >= first_injection else None for i in levels
+        )
+        self.down_blocks = nn.ModuleList(
+            Blocks(widths[i], widths[i], *shared, i >= attention_from) for i in levels
+        )
+        self.mid_block = Blocks(widths[-1], widths[-1], *shared, True)
+        self.up_blocks = nn.ModuleList(
+            Blocks(2 * widths[i], widths[i], *shared, i >= attention_from) for i in levels
+        )
+        self.resamplers_up = nn.ModuleList(
+            _up(widths[i], widths[max(0, i - 1)], stride=_stride(i)) for i in levels
+        )
+        self.out_block = nn.Sequential(
+            nn.GroupNorm(GROUPS, widths[0]),
+            nn.SiLU(),
+            nn.Conv1d(widths[0], latent_channels, kernel_size, padding=kernel_size // 2),
+        )
+
+    @property
+    def frame_multiple(self) -> int:
+        """The number of latent frames must be a multiple of this."""
+        return 2 ** max(0, len(self.config.level_channels) - 2)
+
+    def forward(self, sample: torch.Tensor, timestep, condition: torch.Tensor, return_dict: bool = True):
+        """v_hat for a noisy latent.
+
+        Args:
+            sample: (batch, latent_channels, F), F a multiple of `frame_multiple`.
+            timestep: a number, or (batch,), integer or not; the scheduler's index i is t = (i + 1) / N.
+            condition: the mixture's latent, (batch, condition_channels, any length).
+        """
+        timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
+        time = self.time_mlp(self.time_proj((timestep + 1) / NUM_TRAIN_TIMESTEPS).to(sample.dtype))
+        x = self.in_block(sample)
+        skips = []
+        for down, injection, blocks in zip(
+            self.resamplers_down, self.injections, self.down_blocks, strict=True
+        ):
+            x = down(x)
+            if injection is not None:
+                x = injection(x, condition)
+            x = blocks(x, time)
+            skips.append(x)
+        x = self.mid_block(x, time)
+        for up, blocks in zip(reversed(self.resamplers_up), reversed(self.up_blocks), strict=True):
+            x = up(blocks(torch.cat([x, skips.pop()], dim=1), time))
+        x = self.out_block(x)
+        return UNet1DOutput(sample=x) if return_dict else (x,)
+
+
+def _stride(level):
+    return 1 if level < 2 else 2
+
+
+def _down(in_channels, out_channels, stride):
+    kernel_size, padding = (4, 1) if stride == 2 else (1, 0)
+    return nn.Conv1d(in_channels, out_channels, kernel_size, stride, padding)
+
+
+def _up(in_channels, out_channels, stride):
+    kernel_size, padding = (4, 1) if stride == 2 else (1, 0)
+    return nn.ConvTranspose1d(in_channels, out_channels, kernel_size, stride, padding)

@@ -1,0 +1,128 @@
+"""A decoded voice, which has lost its level, gets it back by either rule."""
+
+import pytest
+import torch
+
+from dmxlib import level
+
+HOP, FRAMES = 320, 256
+SAMPLES = HOP * FRAMES  # 3.4 s at 24 kHz
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def noise(batch=1):
+    return torch.randn(batch, 1, SAMPLES)
+
+
+def decibels(ratio):
+    return 20 * torch.log10(ratio)
+
+
+def swell(depth_db, cycles):
+    """(1, 1, SAMPLES): amplitudes that go up and down by depth_db."""
+    t = torch.linspace(0, 1, SAMPLES)
+    return 10 ** (depth_db / 20 * torch.sin(2 * torch.pi * cycles * t) / 2)[None, None]
+
+
+def test_rms():
+    wave = torch.tensor([[[3.0, -3], [4, 4]], [[0, 0], [0, 0]]])
+    assert level.rms(wave).shape == (2, 1, 1)
+    assert torch.allclose(level.rms(wave).flatten(), torch.tensor([12.5**0.5, 0]))
+
+
+def test_frame_levels_are_relative_and_floored():
+    wave, reference = 0.1 * noise(2), torch.tensor([0.1, 1.0])[:, None, None]
+    levels = level.frame_levels(wave, reference, HOP)
+    assert levels.shape == (2, 1, FRAMES)
+    inner = levels[..., 2:-2]  # the window reaches over the ends
+    assert (inner[0]).abs().max() < 1 and (inner[1] + 20).abs().max() < 1
+    wave[..., SAMPLES // 2 :] = 0
+    levels = level.frame_levels(wave, reference, HOP)
+    assert (levels[..., FRAMES // 2 + 2 :] == level.FLOOR_DB).all()
+    assert (level.frame_levels(wave, 0 * reference, HOP) >= level.FLOOR_DB).all()  # a silent mixture
+
+
+def test_channel_round_trip():
+    levels = torch.linspace(level.FLOOR_DB, 6, 50)[None, None]
+    channel = level.to_channel(levels)
+    assert torch.allclose(level.from_channel(channel), levels, atol=1e-5)
+    assert -2 < channel.min() and channel.max() < 2
+    assert level.from_channel(torch.tensor([-9.0, 9.0])).tolist() == [level.FLOOR_DB, 6]
+
+
+@pytest.mark.parametrize("decoded_level", [1.0, 1e-3])
+@pytest.mark.parametrize("stereo", [False, True])
+def test_true_levels_come_back_within_one_decibel(decoded_level, stereo):
+    vocals = 0.05 * noise(2) * swell(30, 3)
+    decoded = decoded_level * noise(2) * swell(10, 5)  # another waveform and another course of loudness
+    if stereo:
+        vocals, decoded = vocals.expand(-1, 2, -1), decoded.expand(-1, 2, -1)
+    reference = torch.full((2, 1, 1), 0.2)
+    levels = level.frame_levels(vocals, reference, HOP)
+    restored = level.apply_levels(decoded, levels, reference, HOP)
+    assert restored.shape == decoded.shape
+    assert (level.frame_levels(restored, reference, HOP) - levels).abs().max() < 1
+    assert decibels(level.rms(restored) / level.rms(vocals)).abs().max() < 1
+
+
+@torch.no_grad()
+def test_true_levels_of_a_real_decoder(tiny_codec):
+    vocals, mixture = 0.05 * noise() * swell(20, 2), 0.2 * noise()
+    levels = level.frame_levels(vocals, level.rms(mixture), HOP)
+    wave = tiny_codec.decode(tiny_codec.encode(vocals))
+    restored = level.apply_levels(wave, levels, level.rms(mixture), HOP)
+    assert (level.frame_levels(restored, level.rms(mixture), HOP) - levels).abs().max() < 1
+
+
+@pytest.mark.parametrize("residue_db", [0, -20, -40])  # of the codec, where the voice is silent
+def test_true_silence_is_silent(residue_db):
+    vocals, mixture = 0.1 * noise(), 0.2 * noise()
+    start, stop = SAMPLES // 4, SAMPLES * 3 // 4  # 1.7 s
+    vocals[..., start:stop] = 0
+    decoded = noise()
+    decoded[..., start:stop] *= 10 ** (residue_db / 20)
+    levels = level.frame_levels(vocals, level.rms(mixture), HOP)
+    restored = level.apply_levels(decoded, levels, level.rms(mixture), HOP)
+    margin = 3 * HOP  # 40 ms
+    silence = restored[..., start + margin : stop - margin]
+    assert decibels(level.rms(silence) / level.rms(mixture)) < -40
+    assert decibels(level.rms(restored) / level.rms(vocals)).abs() < 1
+
+
+def test_wholly_silent_vocals():
+    mixture = 0.2 * noise()
+    levels = level.frame_levels(0 * mixture, level.rms(mixture), HOP)
+    restored = level.apply_levels(noise(), levels, level.rms(mixture), HOP)
+    assert decibels(level.rms(restored) / level.rms(mixture)) < -40
+    assert torch.isfinite(level.apply_levels(0 * mixture, levels, level.rms(mixture), HOP)).all()
+
+
+def chord(frequencies):
+    t = torch.arange(SAMPLES) / 24_000
+    return sum(torch.sin(2 * torch.pi * frequency * t) for frequency in frequencies)[None, None]
+
+
+@pytest.mark.parametrize("gain", [0.05, 0.2, 1.0])
+def test_projection_recovers_the_gain_beside_another_source(gain):
+    estimate = chord([330, 660, 990, 1320]) * swell(10, 3)
+    mixture = gain * estimate + 0.1 * chord([110, 220, 440, 2000]) + 0.002 * noise()
+    restored = level.project(estimate, mixture)
+    assert decibels(level.rms(restored) / (gain * level.rms(estimate))).abs() < 0.5
+
+
+def test_projection_does_not_depend_on_the_estimates_level_nor_on_the_batch():
+    estimate, mixture = noise(2) * swell(10, 3), noise(2)
+    restored = level.project(estimate, mixture)
+    assert torch.allclose(level.project(7 * estimate, mixture), restored, rtol=1e-3, atol=1e-5)
+    assert torch.allclose(level.project(estimate[1:], mixture[1:]), restored[1:], atol=1e-5)
+    for wave in (level.project(estimate, 0 * mixture), level.project(0 * estimate, mixture)):
+        assert not wave.any()
+
+
+def test_projection_of_a_stereo_estimate():
+    estimate = noise().expand(-1, 2, -1)
+    assert torch.allclose(level.project(estimate, 0.3 * estimate), 0.3 * estimate, atol=1e-4)

@@ -1,0 +1,148 @@
+"""The U-Net: its shapes, what its output depends on, its files, and the paper's size."""
+
+import json
+
+import pytest
+import torch
+
+from dmxlib.unet import VocalUNet1D
+
+TINY = dict(
+    latent_channels=5,
+    condition_channels=4,
+    level_channels=(16, 16, 24, 32),
+    blocks_per_level=1,
+    first_injection=1,
+    attention_from=3,
+    fourier_channels=16,
+    time_channels=24,
+)
+
+
+def make_unet(**options):
+    torch.manual_seed(0)
+    return VocalUNet1D(**TINY | options).eval()
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return make_unet()
+
+
+def inputs(batch=2, frames=32):
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(batch, channels, frames, generator=generator) for channels in (5, 4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("timestep", [3, 3.0, torch.tensor(3), torch.tensor(3.0), torch.tensor([3, 3])])
+def test_forward(unet, timestep):
+    sample, condition = inputs()
+    output = unet(sample, timestep, condition)
+    assert output.sample.shape == sample.shape and output.sample.isfinite().all()
+    assert torch.equal(output.sample, unet(sample, torch.tensor([3.0, 3.0]), condition).sample)
+    (plain,) = unet(sample, timestep, condition, return_dict=False)
+    assert torch.equal(plain, output.sample)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, dict(blocks_per_level=2, kernel_size=5), dict(first_injection=4)])
+@pytest.mark.parametrize("frames", [4, 20, 64])
+def test_lengths(options, frames):
+    unet = make_unet(**options)
+    assert unet.frame_multiple == 4
+    sample, condition = inputs(1, frames)
+    assert unet(sample, 0, condition).sample.shape == (1, 5, frames)
+    assert unet(sample, 0, condition[..., : frames // 2]).sample.shape == (1, 5, frames)
+
+
+@torch.no_grad()
+def test_each_item_has_its_own_timestep(unet):
+    sample, condition = inputs()
+    both = unet(sample, torch.tensor([10.5, 700.0]), condition).sample
+    for i, timestep in enumerate((10.5, 700.0)):
+        alone = unet(sample[i : i + 1], torch.tensor(timestep), condition[i : i + 1]).sample
+        assert torch.allclose(both[i : i + 1], alone, atol=1e-5)
+    assert not torch.allclose(both[:1], unet(sample[:1], 10, condition[:1]).sample, atol=1e-5)  # not rounded
+
+
+@torch.no_grad()
+def test_output_depends_on_everything(unet):
+    sample, condition = inputs()
+    output = unet(sample, 500, condition).sample
+    for changed in ((1.1 * sample, 500, condition), (sample, 100, condition), (sample, 500, -condition)):
+        assert (unet(*changed).sample - output).abs().max() > 1e-3
+
+
+def test_condition_reaches_every_injected_level(unet):
+    for without in range(1, 4):
+        changed = make_unet()
+        changed.load_state_dict(unet.state_dict())
+        changed.injections[without].convolution.weight.data[:, -4:] = 0  # the condition's columns
+        sample, condition = inputs()
+        difference = changed(sample, 500, condition).sample - unet(sample, 500, condition).sample
+        assert difference.abs().max() > 1e-4
+    assert unet.injections[0] is None
+    unconditional = make_unet(first_injection=4)
+    outputs = [unconditional(sample, 500, given).sample for given in (condition, 0 * condition)]
+    assert torch.equal(*outputs)
+
+
+def test_film_scales_and_shifts_each_block(unet):
+    sample, condition = inputs()
+    blocks = [module for module in unet.modules() if hasattr(module, "film")]
+    assert len(blocks) == 4 + 1 + 4
+    output = unet(sample, 500, condition).sample
+    for block in blocks:
+        for half in block.film.bias.data.chunk(2):
+            half += 1
+            assert (unet(sample, 500, condition).sample - output).abs().max() > 1e-3
+            half -= 1
+
+
+def test_every_trained_weight_has_a_gradient(unet):
+    sample, condition = inputs()
+    unet(sample, torch.tensor([5, 900]), condition).sample.square().mean().backward()
+    trained = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in trained.values())
+    frozen = {name for name, _ in unet.named_parameters()} - trained.keys()
+    assert frozen == {"time_proj.weight"}  # random Fourier frequencies
+    unet.zero_grad()
+
+
+@torch.no_grad()
+def test_save_and_load(unet, tmp_path):
+    unet.save_pretrained(tmp_path)
+    sample, condition = inputs()
+    for options in ({}, dict(low_cpu_mem_usage=False)):
+        loaded = VocalUNet1D.from_pretrained(tmp_path, **options)
+        assert torch.equal(loaded(sample, 7, condition).sample, unet(sample, 7, condition).sample)
+        assert not loaded.training
+        assert all(loaded.config[key] == value for key, value in TINY.items() if key != "level_channels")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert {key for key in config if not key.startswith("_")} == {*TINY, "kernel_size"}
+
+
+def count(**options):
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in VocalUNet1D(**options).parameters())
+
+
+def test_size_of_the_paper():
+    unet = count(
+        level_channels=(256, 256, 512, 512, 1024, 1024),
+        blocks_per_level=1,
+        kernel_size=3,
+        first_injection=3,
+        attention_from=4,
+        latent_channels=129,
+        condition_channels=128,
+        fourier_channels=1024,
+        time_channels=808,
+    )
+    assert unet + 7_428_336 == pytest.approx(115.9e6, rel=0.003)  # with the conditioning encoder
+
+
+def test_size_of_the_small_system():
+    options = dict(fourier_channels=256, time_channels=256, first_injection=0)
+    assert count(level_channels=(128, 128, 192, 192, 256, 256), blocks_per_level=1, **options) <= 12e6

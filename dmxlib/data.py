@@ -88,14 +88,17 @@ def load_tracks(root, split: str) -> list[Track]:
 
 
 def _folder_tracks(root: Path, split: str) -> list[Track]:
-    tracks = []
     parent = root / split if (root / split).is_dir() else root
-    for folder in sorted(path for path in parent.glob("*") if path.is_dir()):
-        paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in audio.EXTENSIONS]
-        files = {path.stem: path for path in paths}
-        if {"mixture", "vocals"} <= files.keys():
-            tracks.append(Track(folder.name, files["mixture"], files["vocals"]))
-    return tracks
+    tracks = [folder_track(folder) for folder in sorted(parent.glob("*")) if folder.is_dir()]
+    return [track for track in tracks if track]
+
+
+def folder_track(folder: Path) -> Track | None:
+    """The track of a folder that holds mixture.* and vocals.*, or None."""
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in audio.EXTENSIONS]
+    files = {path.stem: path for path in paths}
+    if {"mixture", "vocals"} <= files.keys():
+        return Track(folder.name, files["mixture"], files["vocals"])
 
 
 def _is_musdb(root: Path) -> bool:
@@ -274,20 +277,23 @@ def toy_songs(source: Path | None) -> list[Song]:
 
 STEMS = "*_Stem_*_mobile.m4a"  # beside them lie a master and, in some versions, another bit rate
 
-SPLITS = dict.fromkeys(("Hydrogen", "Lithium", "Sodium", "Potassium", "Rubidium"), "train") | {"Caesium": "test"}
+ALBUM = dict.fromkeys(("Hydrogen", "Lithium", "Sodium", "Potassium", "Rubidium"), "train") | {
+    "Caesium": "test"
+}
 
 
 def everything_is_free_songs(source: Path | None) -> list[Song]:
     """The CC0 album's stems, 48 kHz: names that hold VOX are vocals; five songs train, Caesium tests."""
     found = {path.parent for path in Path(source or ".").glob(f"src/*/{STEMS}")}
-    folders = sorted(folder for folder in found if folder.name.partition(".")[2] in SPLITS)
+    folders = sorted(folder for folder in found if folder.name.partition(".")[2] in ALBUM)
     if not folders:
         raise InputError(
             f"--source {source} holds no src/<n>.<Song>/<n>.<Song>_Stem_<NAME>_mobile.m4a; clone "
             "github.com/ichbinsoftware/everythingisremixed and name its folder with --source."
         )
     return [
-        Song(SPLITS[folder.name.partition(".")[2]], folder.name, partial(_sum_stems, folder)) for folder in folders
+        Song(ALBUM[folder.name.partition(".")[2]], folder.name, partial(_sum_stems, folder))
+        for folder in folders
     ]
 
 

@@ -1,12 +1,20 @@
-"""What the tests share: a small prepared data set, a tiny codec, one thread."""
+"""What the tests share: a small prepared data set, a tiny codec and a tiny system, one thread, no network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: a name that is unknown stays so
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 
 from dmxlib import audio
 from dmxlib.codec import Codec
+from dmxlib.diffusion import make_scheduler
+from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.toy import render_song
+from dmxlib.unet import VocalUNet1D
 
 RATE, SECONDS = 44_100, 6.0
 
@@ -35,12 +43,77 @@ def toy_root(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="session")
-def tiny_codec():
-    """A calibrated codec with random weights: 24 kHz mono, hop 320, 16 latent channels."""
+def make_codec(rate):
+    """A calibrated codec with random weights: mono, hop 320, 16 latent channels."""
     seanet = dict(channels=1, dimension=16, n_filters=4, ratios=[5, 4, 4, 4], norm="time_group_norm")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        codec = Codec(24_000, seanet, n_q=4, bins=32).eval()
+        codec = Codec(rate, seanet, n_q=4, bins=32).eval()
         codec.calibrate(torch.randn(1, 1, 320 * 64) for _ in range(4))
     return codec
+
+
+@pytest.fixture(scope="session")
+def tiny_codec():
+    """A calibrated codec with random weights: 24 kHz mono, hop 320, 16 latent channels."""
+    return make_codec(24_000)
+
+
+def make_pipeline(codec):
+    """A system with random weights, 64 frames a chunk."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = VocalUNet1D(
+            latent_channels=codec.dimension + 1,
+            condition_channels=codec.dimension,
+            level_channels=(16, 16, 16),
+            blocks_per_level=1,
+            first_injection=0,
+            attention_from=2,
+            fourier_channels=16,
+            time_channels=16,
+        )
+    return VocalSeparationPipeline(codec, codec.conditioner(), unet, make_scheduler(), chunk_frames=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tiny_codec):
+    """A system with random weights: chunks of 0.85 s at 24 kHz mono."""
+    return make_pipeline(tiny_codec)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tiny_pipeline, tmp_path_factory):
+    """The tiny system as `save_pretrained` writes it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps its settings for the process; every run of a test starts without them."""
+
+    def reset():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    reset()
+    yield reset
+    reset()
+
+
+class Evil:
+    """What leaves a marker where it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+@pytest.fixture
+def evil(tmp_path):
+    """A pickled object, and a test's way to tell that nobody opened it: `evil.marker` does not exist."""
+    return Evil(tmp_path / "the pickle was opened")

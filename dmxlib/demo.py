@@ -1,0 +1,56 @@
+"""`make demo`: separate 20 s of a song that the package makes, or of one of yours, and draw what came of it."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from dmxlib import audio, separate
+from dmxlib.data import folder_track
+from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.plots import save_spectrograms
+from dmxlib.toy import render_song
+
+SEED, SECONDS, RATE = 100, 20.0, 44_100  # a seed that no toy data set has
+
+
+def excerpt(folder: str | None, start: float):
+    """(name, mixture, true vocals, rate) of the made song, or of a folder with mixture.* and vocals.*."""
+    if folder is None:
+        vocals, accompaniment = render_song(SEED, SECONDS, RATE)
+        return "demo", vocals + accompaniment, vocals, RATE
+    track = folder_track(Path(folder)) if Path(folder).is_dir() else None
+    if track is None:
+        raise InputError(
+            f"{folder} is no folder with mixture and vocals (.wav, .flac ...); prepare a data set first."
+        )
+    frames = (round(start * track.rate), round(SECONDS * track.rate))
+    return track.name, track.mixture(*frames), track.vocals(*frames), track.rate
+
+
+@exit_on_input_error
+def main(argv=None) -> None:
+    """Separate and draw; prints where the files are."""
+    parser = argparse.ArgumentParser(prog="python -m dmxlib.demo", description=__doc__)
+    parser.add_argument(
+        "folder", nargs="?", help="a song's folder with mixture.* and vocals.*; default: a made song"
+    )
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="begin at this second of it")
+    options = parser.parse_args(argv)
+    name, mixture, vocals, rate = excerpt(options.folder, options.start)
+    with tempfile.TemporaryDirectory() as folder:
+        song = Path(folder) / f"{name}.wav"
+        audio.write(song, mixture, rate)
+        separate.main([str(song), "-o", "separated"])
+    folder, figure = Path("separated") / separate.DEFAULT_MODEL / name, Path(f"results/figures/{name}.png")
+    estimate, _ = audio.read(folder / "vocals.wav")
+    audio.write(folder / "mixture.wav", mixture, rate)
+    audio.write(folder / "true_vocals.wav", vocals, rate)
+    waves = {"mixture": mixture, "separated vocals": estimate, "true vocals": vocals}
+    save_spectrograms(figure, waves, rate)
+    print(
+        f"\nListen to mixture.wav, vocals.wav, no_vocals.wav and true_vocals.wav in {folder}; look at {figure}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Separate songs: `python -m dmxlib.separate TRACK... -o OUT`, with the flags and folders of Demucs."""
+
+import argparse
+import contextlib
+import sys
+import warnings
+from itertools import tee
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dmxlib import audio
+from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.pipeline import VocalSeparationPipeline, list_models
+
+DEFAULT_MODEL = "ldm-dmx-mini"
+BLOCK_SECONDS = 10  # what is read at once: memory stays flat however long the song is
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dmxlib.separate",
+        description="Take the singing voice out of songs: writes vocals and no_vocals for each of them.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "tracks", nargs="*", metavar="TRACK", help="songs (wav, flac, mp3, m4a ...) or folders of songs"
+    )
+    parser.add_argument(
+        "-n", "--name", default=DEFAULT_MODEL, help="a model that ships, a folder, or a hub id"
+    )
+    parser.add_argument("-o", "--out", default="separated", metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "-d", "--device", default=None, help="cpu or cuda; by default cuda where there is one"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--flac", action="store_true", help="write flac, smaller than wav and as exact")
+    form.add_argument("--mp3", action="store_true", help="write mp3, small and lossy")
+    depth = parser.add_mutually_exclusive_group()
+    depth.add_argument("--int24", action="store_true", help="24 bits a sample instead of 16")
+    depth.add_argument("--float32", action="store_true", help="32-bit float wav, which nothing is clipped in")
+    parser.add_argument(
+        "--filename",
+        default="{track}/{stem}.{ext}",
+        help="names of the files below DIR/MODEL; {track}, {trackext}, {stem} and {ext} are filled in",
+    )
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="begin at this second")
+    parser.add_argument(
+        "--duration", type=float, default=None, metavar="S", help="stop after so many seconds"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, help="sampling steps: more take longer; must divide 1000"
+    )
+    parser.add_argument("--eta", type=float, default=0.0, help="fresh noise in every step, 0 (none) to 1")
+    parser.add_argument(
+        "--overlap", type=float, default=0.2, help="share of a chunk cross-faded with the next"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed generates another voice; one gives one result"
+    )
+    parser.add_argument(
+        "--refine",
+        choices=("wiener", "none"),
+        default="wiener",
+        help="wiener: filter the recording by the generated voice; none: the generated voice itself",
+    )
+    parser.add_argument("--list-models", action="store_true", help="print the models that ship, and stop")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is done with each song")
+    return parser
+
+
+@exit_on_input_error
+def main(argv=None) -> None:
+    """Command line: a bad song is reported, the others go on, and the exit code is then 1."""
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    if options.list_models:
+        print("\n".join(list_models()))
+        return
+    if not options.tracks:
+        parser.error("name at least one song")
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    pipeline = load_pipeline(options.name, options.device)
+    failures, written = 0, set()
+    for track in expand(options.tracks):
+        try:
+            paths = output_paths(track, options)
+            if written & set(paths):
+                raise InputError(f"{paths[0]} was just written for a song of the same name; use --filename.")
+            separate_file(pipeline, track, paths, options)
+            written |= set(paths)
+            print(*paths, sep="\n")
+        except InputError as error:
+            failures += 1
+            print(f"error: {error}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
+
+
+def load_pipeline(name: str, device: str | None) -> VocalSeparationPipeline:
+    """The model on its device, without a progress bar for each chunk."""
+    pipeline = VocalSeparationPipeline.from_pretrained(name)
+    try:
+        pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device} cannot be used on this machine; choose cpu.") from error
+    return pipeline
+
+
+def expand(tracks: list[str]) -> list[Path]:
+    """Files as they are; folders become the audio files in them."""
+    paths = []
+    for track in map(Path, tracks):
+        if track.is_dir():
+            paths += sorted(path for path in track.iterdir() if path.suffix.lower() in audio.EXTENSIONS)
+        else:
+            paths.append(track)
+    return paths
+
+
+def output_paths(track: Path, options) -> tuple[Path, Path]:
+    """Where the vocals and the rest of a song go."""
+    extension = "flac" if options.flac else "mp3" if options.mp3 else "wav"
+    folder = Path(options.out) / Path(options.name).name
+    fields = {"track": track.stem, "trackext": track.suffix[1:], "ext": extension}
+    try:
+        return tuple(
+            folder / options.filename.format(stem=stem, **fields) for stem in ("vocals", "no_vocals")
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(
+            f"--filename {options.filename} has a field other than track, trackext, stem, ext."
+        ) from error
+
+
+def separate_file(pipeline: VocalSeparationPipeline, track: Path, paths, options) -> None:
+    """Read, separate and write one song block by block; the files get their names when all is written."""
+    subtype = "PCM_24" if options.int24 else "FLOAT" if options.float32 else None
+    with audio.open_audio(track) as file, contextlib.ExitStack() as stack:
+        rate = file.samplerate
+        frames = _excerpt(file, options)
+        blocks, mixtures = tee(audio.read_blocks(file, BLOCK_SECONDS * rate, frames))
+        vocals = pipeline.stream(
+            blocks,
+            rate,
+            num_inference_steps=options.steps,
+            eta=options.eta,
+            generator=torch.Generator().manual_seed(options.seed),
+            overlap=options.overlap,
+            refine=None if options.refine == "none" else options.refine,
+        )
+        if options.verbose:
+            print(f"{track}: {frames / rate:.1f} s at {rate} Hz, {options.steps} steps", file=sys.stderr)
+        outputs = [stack.enter_context(audio.open_for_writing(path, rate, subtype)) for path in paths]
+        bar = stack.enter_context(tqdm(total=round(frames / rate), desc=track.name, unit="s"))
+        for voice, mixture in align(vocals, mixtures):
+            voice = audio.quantize(voice, outputs[0].subtype)  # so that the two files add up to the mixture
+            audio.write_block(outputs[0], voice)
+            audio.write_block(outputs[1], mixture - voice)
+            bar.update(round(file.tell() / rate) - bar.n)
+
+
+def _excerpt(file, options) -> int:
+    """Seek to --start; the number of frames to read."""
+    start = round(options.start * file.samplerate)
+    if not 0 <= start < file.frames:
+        raise InputError(f"--start {options.start} lies outside of {file.name}.")
+    file.seek(start)
+    rest = file.frames - start
+    return rest if options.duration is None else min(rest, max(1, round(options.duration * file.samplerate)))
+
+
+def align(vocals, mixtures):
+    """Pair a stream of vocal blocks with as many frames of the mixture's; ends where the mixture does."""
+    held = np.zeros((2, 0), np.float32)
+    for voice in vocals:
+        while held.shape[1] < voice.shape[1] and (block := next(mixtures, None)) is not None:
+            held = np.concatenate([held, block], axis=1)
+        frames = min(held.shape[1], voice.shape[1])
+        yield voice[:, :frames], held[:, :frames]
+        held = held[:, frames:]
+
+
+if __name__ == "__main__":
+    main()

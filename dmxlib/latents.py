@@ -1,0 +1,154 @@
+"""Encode a data set once: augmented vocal and mixture pairs in a latent cache on disk.
+
+`python -m dmxlib.latents --data_root data/toy --codec CODEC --output_dir data/latents/toy` writes shards of
+- "latents" (n, dimension + 1, F): what the U-Net learns to draw, the vocals' latents and their level;
+- "condition" (n, dimension, F): the mixture's latents, all that stage 1 reads;
+- "mixture" (n, channels, T): the mixture's samples as 16-bit integers, for stage 2.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from dmxlib.codec import Codec
+from dmxlib.config import parse_config
+from dmxlib.data import VocalPairs, hold_out, load_tracks
+from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.pipeline import encode_pair
+
+
+@dataclass
+class LatentConfig:
+    """What a cache is made of; kept in its cache.json."""
+
+    data_root: str = "data/toy"
+    codec: str = "data/runs/mini_codec_long/model"
+    output_dir: str = "data/latents/toy"
+    pairs: int = 1024
+    shard_size: int = 64
+    chunk_frames: int = 512
+    hold_out_seconds: float = 40.0
+    validation_pairs: int = 32
+    seed: int = 0
+
+
+def pairs_of(config, codec: Codec) -> tuple[VocalPairs, VocalPairs]:
+    """The (training, validation) pairs of a data set's training songs, whose last part is held out.
+
+    Args:
+        config: has data_root, pairs, chunk_frames, hold_out_seconds, validation_pairs and seed.
+    """
+    kept, held = hold_out(load_tracks(config.data_root, "train"), config.hold_out_seconds)
+    seconds = config.chunk_frames * codec.hop_length / codec.config.sampling_rate
+    excerpts = (seconds, codec.config.sampling_rate, codec.channels)
+    training = VocalPairs(kept, config.pairs, *excerpts, seed=config.seed)
+    return training, VocalPairs(held, config.validation_pairs, *excerpts, seed=1, augment=False)
+
+
+@torch.no_grad()
+def encode_batch(codec: Codec, batch: dict) -> dict:
+    """{"vocals", "mixture"} waves (n, channels, T) -> {"latents", "condition", "mixture"}."""
+    vocals, mixture = batch["vocals"], batch["mixture"]
+    latents, condition = encode_pair(codec, vocals, mixture), codec.encode(mixture)
+    return {"latents": latents, "condition": condition, "mixture": mixture}
+
+
+def checksum(codec: Codec) -> str:
+    """Of all that latents depend on: a cache is of no use to a codec that was trained further since."""
+    digest = hashlib.sha256(json.dumps([codec.config.latent_mean, codec.config.latent_std]).encode())
+    for tensor in codec.encoder.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def build_cache(config: LatentConfig, quiet: bool = False) -> None:
+    """Write the shards that are missing; a cache of other settings in the same folder is refused."""
+    codec = Codec.load(config.codec)
+    folder, settings = Path(config.output_dir), {**asdict(config), "codec_checksum": checksum(codec)}
+    description = folder / "cache.json"
+    if description.exists() and json.loads(description.read_text()) != settings:
+        raise InputError(
+            f"{folder} holds a cache made with other settings; choose another output_dir or remove it."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    description.write_text(json.dumps(settings, indent=2))
+    training, validation = pairs_of(config, codec)
+    jobs = [("valid", validation, range(len(validation)))] + [
+        (f"{start:06d}", training, range(start, min(start + config.shard_size, len(training))))
+        for start in range(0, len(training), config.shard_size)
+    ]
+    for name, pairs, indices in tqdm(jobs, desc=f"encode {folder}", unit="shard", disable=quiet):
+        path = folder / f"{name}.safetensors"
+        if not path.exists():
+            # one worker reads and resamples the next pairs while these are encoded
+            loader = DataLoader(Subset(pairs, indices), batch_size=4, num_workers=1)
+            items = [encode_batch(codec, batch) for batch in loader]
+            _write_shard(path, {key: torch.cat([item[key] for item in items]) for key in items[0]})
+
+
+def _write_shard(path, tensors):
+    tensors["mixture"] = (tensors["mixture"] * 32767).round().clamp(-32768, 32767).to(torch.int16)
+    tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    temporary = path.with_suffix(".part")
+    save_file(tensors, temporary)
+    os.replace(temporary, path)
+
+
+class CachedPairs(torch.utils.data.Dataset):
+    """The items of a cache: {"latents", "condition"} for stage 1, {"latents", "mixture"} for stage 2.
+
+    Args:
+        folder: a cache that `build_cache` finished.
+        condition: "condition" or "mixture", the key that is read beside the latents.
+        validation: take the held-out pairs instead of the training ones.
+
+    Raises InputError where a shard is missing.
+    """
+
+    def __init__(self, folder, condition: str, validation: bool = False):
+        folder = Path(folder)
+        if not (folder / "cache.json").is_file():
+            raise InputError(f"{folder} holds no latent cache; make one with python -m dmxlib.latents.")
+        self.settings = json.loads((folder / "cache.json").read_text())
+        self.condition = condition
+        self.length = self.settings["validation_pairs" if validation else "pairs"]
+        self.shard_size = self.length if validation else self.settings["shard_size"]
+        names = ["valid"] if validation else [f"{s:06d}" for s in range(0, self.length, self.shard_size)]
+        self.paths = [folder / f"{name}.safetensors" for name in names]
+        missing = [path.name for path in self.paths if not path.exists()]
+        if missing:
+            raise InputError(
+                f"{folder} lacks {len(missing)} shards ({missing[0]} ...); run its command again."
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """A cache is the same in every epoch."""
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        shard, position = divmod(index, self.shard_size)
+        with safe_open(self.paths[shard], "pt") as file:
+            item = {key: file.get_slice(key)[position].float() for key in ("latents", self.condition)}
+        if self.condition == "mixture":
+            item["mixture"] /= 32767
+        return item
+
+
+@exit_on_input_error
+def main(argv=None) -> None:
+    """Command line."""
+    build_cache(parse_config(LatentConfig, argv, prog="python -m dmxlib.latents", description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Train the latent diffusion separator: `accelerate launch dmxlib/train.py --config FILE [--key value ...]`.
+
+Stage 1 keeps the conditioner frozen and reads latents alone; stage 2 starts from stage 1's model, unfreezes
+the conditioner and trains it through the mixture's samples, at a small learning rate.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dmxlib.codec import Codec
+from dmxlib.config import parse_config
+from dmxlib.data import seeded_generator
+from dmxlib.diffusion import make_scheduler, v_loss
+from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.latents import CachedPairs, checksum, encode_batch, pairs_of
+from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.plots import save_spectrograms
+from dmxlib.trainer import TrainerConfig, make_accelerator, train
+from dmxlib.unet import VocalUNet1D
+
+
+@dataclass
+class TrainConfig(TrainerConfig):
+    """The loop's settings, the data's, and the U-Net's size (without pretrained_model_name_or_path)."""
+
+    pretrained_model_name_or_path: str | None = None
+    codec: str = "data/runs/mini_codec_long/model"
+    train_conditioner: bool = False
+    latent_cache: str | None = None
+    data_root: str = "data/toy"
+    pairs: int = 1024
+    hold_out_seconds: float = 40.0
+    validation_pairs: int = 32
+    chunk_frames: int = 512
+    level_channels: list = field(default_factory=lambda: [128, 128, 192, 192, 256, 256])
+    blocks_per_level: int = 1
+    kernel_size: int = 3
+    first_injection: int = 0
+    attention_from: int = 4
+    fourier_channels: int = 256
+    time_channels: int = 256
+
+
+class TrainStep(torch.nn.Module):
+    """The trained parts with their loss, `forward(batch, generator)`; the same object samples, as `pipeline`.
+
+    The codec stays outside of the module: frozen, in eval(), never wrapped by DDP (its quantiser would update
+    its codebooks), never in a checkpoint.
+
+    Args:
+        validation: a dataset of fixed pairs, as the training one's.
+    """
+
+    def __init__(self, pipeline: VocalSeparationPipeline, train_conditioner: bool, validation):
+        super().__init__()
+        self._pipeline = (pipeline,)  # a tuple hides it from torch.nn.Module
+        self.unet = pipeline.unet
+        self.train_conditioner = train_conditioner
+        if train_conditioner:
+            self.conditioner = pipeline.conditioner
+        pipeline.codec.requires_grad_(False)
+        self._validation = [validation[index] for index in range(len(validation))]
+
+    @property
+    def pipeline(self) -> VocalSeparationPipeline:
+        """What users load."""
+        return self._pipeline[0]
+
+    def forward(self, batch, generator):
+        """The v loss of a batch of {"latents", "condition" or "mixture"}, or of waves."""
+        latents, condition = self.encode(batch)
+        return v_loss(self.unet, latents, condition, generator)
+
+    def encode(self, batch):
+        """A batch from the cache or of waves -> what to draw (batch, dimension + 1, F) and the condition."""
+        if "latents" not in batch:
+            batch = encode_batch(self.pipeline.codec, batch)
+        if self.train_conditioner:
+            return batch["latents"], self.conditioner(batch["mixture"])
+        return batch["latents"], batch["condition"]
+
+    def validate(self, picture: Path):
+        """Mean loss on the validation pairs with fixed noise; draws the first beside the true one."""
+        device, losses = next(self.parameters()).device, []
+        for number, item in enumerate(self._validation):
+            pair = self.encode({key: value[None].to(device) for key, value in item.items()})
+            # one pair at eight t, with the same noise at every validation
+            latents, condition = (tensor.expand(8, -1, -1) for tensor in pair)
+            losses.append(v_loss(self.unet, latents, condition, seeded_generator(1, number, device=device)))
+            if number == 0:
+                drawn = self.pipeline.sample(condition[:1], generator=torch.Generator().manual_seed(0))
+                waves = self.pipeline.codec.decode(torch.cat([latents[:1], drawn])[:, :-1]).cpu().numpy()
+        titles = dict(zip(("true latents", "drawn latents"), waves, strict=True))
+        save_spectrograms(picture, titles, self.pipeline.codec.config.sampling_rate)
+        return {"loss": torch.stack(losses).mean().item()}
+
+    def save(self, folder):
+        """Save the pipeline."""
+        self.pipeline.save_pretrained(folder)
+
+
+def make_pipeline(config: TrainConfig) -> VocalSeparationPipeline:
+    """The system to train: a saved one, or a new U-Net on the codec that the config names."""
+    if config.pretrained_model_name_or_path:
+        return VocalSeparationPipeline.from_pretrained(config.pretrained_model_name_or_path)
+    return new_pipeline(Codec.load(config.codec), config)
+
+
+def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
+    """A codec, a copy of its encoder, and a U-Net of the config's size with random weights."""
+    unet = VocalUNet1D(
+        latent_channels=codec.dimension + 1,  # the level stands beside them
+        condition_channels=codec.dimension,
+        level_channels=config.level_channels,
+        blocks_per_level=config.blocks_per_level,
+        kernel_size=config.kernel_size,
+        first_injection=config.first_injection,
+        attention_from=config.attention_from,
+        fourier_channels=config.fourier_channels,
+        time_channels=config.time_channels,
+    )
+    return VocalSeparationPipeline(codec, codec.conditioner(), unet, make_scheduler(), config.chunk_frames)
+
+
+def make_datasets(config: TrainConfig, codec: Codec):
+    """The (training, validation) pairs: of the latent cache where one is named, else encoded as they come."""
+    if config.latent_cache is None:
+        return pairs_of(config, codec)
+    condition = "mixture" if config.train_conditioner else "condition"
+    training, validation = (CachedPairs(config.latent_cache, condition, held) for held in (False, True))
+    needed = {"chunk_frames": config.chunk_frames, "codec_checksum": checksum(codec)}
+    for key, value in needed.items():
+        if training.settings.get(key, value) != value:
+            raise InputError(f"{config.latent_cache} was made with another {key}; make one for this model.")
+    return training, validation
+
+
+@exit_on_input_error
+def main(argv=None) -> None:
+    """Command line."""
+    config = parse_config(TrainConfig, argv, prog="accelerate launch dmxlib/train.py", description=__doc__)
+    accelerator = make_accelerator(config)
+    pipeline = make_pipeline(config)
+    config.chunk_frames = pipeline.config.chunk_frames  # a saved system keeps its own
+    training, validation = make_datasets(config, pipeline.codec)
+    pipeline.to(accelerator.device)
+    step = TrainStep(pipeline, config.train_conditioner, validation)
+    train(step, training, config, accelerator)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,382 @@
+"""The one training loop: Accelerate, EMA, checkpoints that survive a kill, a JSONL log.
+
+It trains any `torch.nn.Module` whose `forward(batch, generator)` is its loss and that offers
+- `validate(picture) -> dict[str, float]`: figures on fixed excerpts with fixed noise, and a PNG file;
+- `save(folder)`: what users load.
+Everything random in a step follows from (seed, step), so a resumed run gives an unbroken one's losses.
+"""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import pickle
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, set_seed
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dmxlib.config import write_yaml
+from dmxlib.data import seeded_generator
+from dmxlib.errors import InputError
+
+MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 150, a diverged model all
+MARKER = "complete.json"  # the last file of a checkpoint to be written
+AVERAGES = (
+    "averages.safetensors"  # Accelerate would keep them as a pickle, and open any pickle in their place
+)
+
+
+@dataclass
+class TrainerConfig:
+    """Settings of the loop; every trained system adds its own. Names as in diffusers' training scripts."""
+
+    output_dir: str = "data/runs/run"
+    seed: int = 0
+    max_train_steps: int = 1000
+    train_batch_size: int = 4
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 1e-4
+    lr_warmup_steps: int = 100
+    adam_beta2: float = 0.99
+    adam_weight_decay: float = 1e-2
+    max_grad_norm: float = 1.0
+    mixed_precision: str = "no"
+    use_ema: bool = True
+    ema_decay: float = 0.999
+    dataloader_num_workers: int = 0
+    checkpointing_steps: int = 500
+    checkpoints_total_limit: int = 2
+    validation_steps: int = 500
+    resume_from_checkpoint: str | None = None
+
+
+def make_accelerator(config: TrainerConfig) -> Accelerator:
+    """Accelerate as the run's config says; TensorBoard where it is installed."""
+    if config.mixed_precision not in ("no", "bf16"):
+        raise InputError(f"mixed_precision is {config.mixed_precision}; choose no or bf16.")
+    set_seed(config.seed)
+    tensorboard = importlib.util.find_spec("tensorboard") is not None
+    return Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+        log_with="tensorboard" if tensorboard else None,
+        project_config=ProjectConfiguration(project_dir=config.output_dir),
+    )
+
+
+def train(module: torch.nn.Module, dataset, config: TrainerConfig, accelerator: Accelerator) -> None:
+    """Train `module` on `dataset` for `config.max_train_steps` optimiser steps and save it.
+
+    Raises InputError where a checkpoint cannot be resumed or the loss stays non-finite.
+    """
+    run = Run(module, dataset, config, accelerator)
+    run.resume()
+    run.loop()
+    run.finish()
+
+
+class Run:
+    """One training run and its folder: config.yaml, run.json, log.jsonl, checkpoint-<step>/, model/."""
+
+    def __init__(self, module, dataset, config, accelerator):
+        self.config, self.accelerator, self.dataset = config, accelerator, dataset
+        self.folder = Path(config.output_dir)
+        self.step, self.skipped, self.skipped_in_a_row = 0, 0, 0
+        loader = DataLoader(
+            dataset,
+            config.train_batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=config.dataloader_num_workers,
+        )
+        if len(loader) < accelerator.num_processes:
+            raise InputError(f"{len(dataset)} training items are less than one batch; prepare more data.")
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            self.parameters,
+            config.learning_rate,
+            betas=(0.9, config.adam_beta2),
+            weight_decay=config.adam_weight_decay,
+        )
+        self.module, self.optimizer, self.loader = accelerator.prepare(module, optimizer, loader)
+        self.ema = EMAModel(self.parameters, config.ema_decay) if config.use_ema else None
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    def loop(self):
+        """Run optimiser steps until `max_train_steps`."""
+        config = self.config
+        bar = tqdm(
+            total=config.max_train_steps,
+            initial=self.step,
+            desc=self.folder.name,
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+        )
+        self.module.train()
+        if self.step == 0:
+            self.log(self.validation())
+        for figures in self.steps():
+            bar.update()
+            bar.set_postfix(loss=f"{figures['loss']:.4f}", skipped=self.skipped)
+            self.log(figures)
+            last = self.step == config.max_train_steps
+            if last or self.step % config.validation_steps == 0:
+                self.log(self.validation())
+            if last or self.step % config.checkpointing_steps == 0:
+                self.save_checkpoint()
+
+    def steps(self):
+        """Take optimiser steps; yield each one's figures for the log."""
+        losses = []
+        while self.step < self.config.max_train_steps:
+            for batch in self.epoch():
+                with self.accelerator.accumulate(self.module):
+                    loss = self.module(batch, self.generator(len(losses)))
+                    self.accelerator.backward(loss)
+                    losses.append(loss.detach())
+                if self.accelerator.sync_gradients:
+                    loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+                    losses = []
+                    yield self.update(loss)
+                    if self.step == self.config.max_train_steps:
+                        return
+
+    def epoch(self):
+        """The batches of the current epoch that are still to come."""
+        accumulation = self.config.gradient_accumulation_steps
+        number, done = divmod(self.step, math.ceil(len(self.loader) / accumulation))
+        self.loader.set_epoch(number)
+        self.dataset.set_epoch(number)
+        return self.accelerator.skip_first_batches(self.loader, done * accumulation)
+
+    def generator(self, micro_step):
+        """The noise of one forward pass; other in each step, accumulation step and process."""
+        key = (self.config.seed, self.step, micro_step, self.accelerator.process_index)
+        return seeded_generator(*key, device=self.accelerator.device)
+
+    def update(self, loss: float) -> dict:
+        """Take the optimiser's step, unless something is not finite: one such makes every weight NaN."""
+        grad_norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        finite = math.isfinite(loss + grad_norm)
+        rate = learning_rate(self.config, self.step)
+        if finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            if self.ema:
+                self.ema.step(self.parameters)
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.skipped += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row == MAX_SKIPPED:
+            raise InputError(
+                f"{MAX_SKIPPED} steps in a row gave a loss or gradient that is not finite; lower "
+                f"learning_rate or set mixed_precision to no, and resume from the last one in {self.folder}."
+            )
+        return {"loss": loss, "grad_norm": grad_norm, "lr": rate, "skipped": self.skipped}
+
+    # -- validation, log, files ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def averaged_weights(self):
+        """The module, unwrapped, with the weights' moving average where there is one."""
+        module = self.accelerator.unwrap_model(self.module)
+        if self.ema:
+            self.ema.store(self.parameters)
+            self.ema.copy_to(self.parameters)
+        try:
+            yield module
+        finally:
+            if self.ema:
+                self.ema.restore(self.parameters)
+
+    def validation(self) -> dict:
+        """The module's own figures, computed by the main process while the others wait."""
+        figures = {}
+        if self.accelerator.is_main_process:
+            with self.averaged_weights() as module, torch.no_grad():
+                module.eval()
+                figures = module.validate(self.folder / "samples" / f"step-{self.step:06d}.png")
+                module.train()
+        self.accelerator.wait_for_everyone()
+        return {f"validation_{name}": value for name, value in figures.items()}
+
+    def log(self, values: dict):
+        """Append to log.jsonl, and to TensorBoard where it is installed."""
+        if self.accelerator.is_main_process:
+            self.accelerator.log(values, step=self.step)
+            record = {"step": self.step, "time": round(time.time(), 2), **values}
+            with open(self.folder / "log.jsonl", "a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def save_checkpoint(self):
+        """Write checkpoint-<step> under a temporary name, its marker last; keep the newest few."""
+        state = self.accelerator.unwrap_model(self.module).state_dict()
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise InputError(
+                f"a weight is not finite at step {self.step}, so no checkpoint was written; resume from the "
+                f"last one in {self.folder} with a lower learning_rate."
+            )
+        final = self.folder / f"checkpoint-{self.step}"
+        temporary = final.with_suffix(".part")
+        self.accelerator.save_state(str(temporary))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            if self.ema:
+                averages = {str(index): tensor for index, tensor in enumerate(self.ema.shadow_params)}
+                save_file(averages, temporary / AVERAGES)
+            marker = {
+                "step": self.step,
+                "skipped": self.skipped,
+                "processes": self.accelerator.num_processes,
+                "files": sorted(path.name for path in temporary.iterdir()),
+            }
+            (temporary / MARKER).write_text(json.dumps(marker))
+            os.replace(temporary, final)
+            for old in complete_checkpoints(self.folder)[: -self.config.checkpoints_total_limit]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self):
+        """Start the folder, or go on from the checkpoint that `resume_from_checkpoint` names."""
+        if self.accelerator.is_main_process:
+            tidy(self.folder)
+        self.accelerator.wait_for_everyone()
+        checkpoint = find_checkpoint(self.config.resume_from_checkpoint, self.folder)
+        if checkpoint:
+            self.load_checkpoint(checkpoint)
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            log = self.folder / "log.jsonl"
+            lines = log.read_text().splitlines(keepends=True) if checkpoint and log.exists() else []
+            # A kill may have cut the last line short, or left steps behind that will be run again.
+            whole = (line for line in lines if line.endswith("\n"))
+            log.write_text("".join(line for line in whole if json.loads(line)["step"] <= self.step))
+            write_yaml(self.config, self.folder / "config.yaml")
+            (self.folder / "run.json").write_text(json.dumps(run_facts(self.accelerator), indent=2))
+        if self.accelerator.log_with:
+            self.accelerator.init_trackers("tensorboard")
+        self.accelerator.wait_for_everyone()
+
+    def load_checkpoint(self, checkpoint: Path):
+        """Take over weights, optimiser, averages and counts; nothing of it may be a pickle of code."""
+        state = json.loads((checkpoint / MARKER).read_text())
+        processes = self.accelerator.num_processes
+        if state["processes"] != processes:
+            raise InputError(
+                f"{checkpoint} was written by {state['processes']} processes, not {processes}; start as many."
+            )
+        self.step, self.skipped = state["step"], state["skipped"]
+        try:
+            self.accelerator.load_state(str(checkpoint))
+            if self.ema:
+                averages = load_file(checkpoint / AVERAGES, device=str(self.accelerator.device))
+                self.ema.shadow_params = [averages[str(index)] for index in range(len(averages))]
+                self.ema.optimization_step = self.step - self.skipped
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            EOFError,
+            pickle.UnpicklingError,
+            SafetensorError,
+        ) as error:
+            raise InputError(
+                f"{checkpoint} cannot be loaded: it is of other settings, damaged, or holds a pickle of "
+                "something else than numbers, which is not opened; resume from another one."
+            ) from error
+
+    def finish(self):
+        """Save what users load to model/, with the averaged weights."""
+        if self.accelerator.is_main_process:
+            with self.averaged_weights() as module:
+                module.save(self.folder / "model")
+        self.accelerator.end_training()
+
+
+def learning_rate(config: TrainerConfig, step: int) -> float:
+    """A linear warm-up, then half a cosine down to zero; a resumed run takes it from its own config."""
+    warm_up = config.lr_warmup_steps
+    if step < warm_up:
+        return config.learning_rate * (step + 1) / warm_up
+    progress = (step - warm_up) / max(1, config.max_train_steps - warm_up)
+    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
+def tidy(folder: Path) -> None:
+    """After a kill: name a checkpoint that is complete but for its name, remove what was half written."""
+    for path in folder.glob("checkpoint-*.part"):
+        if (path / MARKER).is_file() and not path.with_suffix("").exists():
+            os.replace(path, path.with_suffix(""))
+        else:
+            shutil.rmtree(path)
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The folder's checkpoints whose marker was written, oldest first."""
+    paths = (marker.parent for marker in folder.glob(f"checkpoint-*/{MARKER}"))
+    return sorted(paths, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def find_checkpoint(name: str | None, folder: Path) -> Path | None:
+    """None, "latest" (the newest complete one, if any) or a path -> the checkpoint's folder.
+
+    Raises InputError where the path is a file, or a file of it is missing.
+    """
+    if name is None:
+        if complete_checkpoints(folder):
+            raise InputError(
+                f"{folder} holds a run already; add --resume_from_checkpoint latest or choose another folder."
+            )
+        return None
+    if name == "latest":
+        return next(reversed(complete_checkpoints(folder)), None)
+    checkpoint = Path(name)
+    if checkpoint.is_file():
+        raise InputError(
+            f"{checkpoint} is a file; give a checkpoint folder of this project, pickles are not opened."
+        )
+    if not (checkpoint / MARKER).is_file():
+        raise InputError(f"{checkpoint} is no complete checkpoint: it has no {MARKER}; use 'latest'.")
+    missing = [
+        n for n in json.loads((checkpoint / MARKER).read_text())["files"] if not (checkpoint / n).exists()
+    ]
+    if missing:
+        raise InputError(f"{checkpoint} lacks {', '.join(missing)}; resume from another checkpoint.")
+    return checkpoint
+
+
+def run_facts(accelerator: Accelerator) -> dict:
+    """What a run's folder keeps beside its config: commit, versions, processes, time."""
+    return {
+        "commit": git_commit(),
+        "torch": torch.__version__,
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+
+
+def git_commit() -> str:
+    """The commit of the checkout this file lies in, with "-dirty" where files differ; "unknown" elsewhere."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,64 @@
+"""The demo, the benchmark and the report: the real commands with small numbers."""
+
+import json
+
+import pytest
+
+from dmxlib import audio, benchmark, demo, report, separate
+
+
+def test_demo_separates_and_draws(tmp_path, monkeypatch, model_folder, toy_root, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(separate, "DEFAULT_MODEL", str(model_folder))
+    demo.main([str(toy_root / "test" / "Toy Song 3"), "--start", "1"])
+    folder = tmp_path / "separated" / "tiny" / "Toy Song 3"
+    waves = {path.stem: audio.read(path)[0] for path in folder.iterdir()}
+    assert waves.keys() == {"mixture", "vocals", "no_vocals", "true_vocals"}
+    assert {wave.shape for wave in waves.values()} == {(2, 5 * 44_100)}
+    assert (tmp_path / "results/figures/Toy Song 3.png").stat().st_size > 10_000
+    assert "results/figures/Toy Song 3.png" in capsys.readouterr().out
+
+
+def test_demo_of_a_folder_without_stems_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="mixture and vocals"):
+        demo.main([str(tmp_path)])
+
+
+def test_benchmark_counts_the_parts(tmp_path, model_folder):
+    config = tmp_path / "small.yaml"
+    config.write_text(
+        f"codec: {model_folder}/codec\nchunk_frames: 64\nlevel_channels: [16, 16, 16]\nattention_from: 2\n"
+        "fourier_channels: 16\ntime_channels: 16\n"
+    )
+    benchmark.main(
+        [
+            "--system",
+            str(config),
+            "--output_dir",
+            str(tmp_path),
+            "--repeats",
+            "1",
+            "--num_inference_steps",
+            "1",
+        ]
+    )
+    figures = json.loads((tmp_path / "small.json").read_text())
+    assert figures["trained_parameters"] == figures["unet_parameters"] + figures["conditioner_parameters"]
+    assert figures["codec_parameters"] > figures["conditioner_parameters"] > 0
+    assert {
+        f"stage{n}_step_seconds_from_{source}" for n in (1, 2) for source in ("audio", "cache")
+    } <= figures.keys()
+
+
+def test_report_redraws_the_curves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "results/training/some_run"
+    run.mkdir(parents=True)
+    records = [{"step": 0, "validation_loss": 1.0}, {"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.8}]
+    (run / "log.jsonl").write_text("\n".join(map(json.dumps, records)))
+    report.main()
+    assert (run / "curve.png").stat().st_size > 5_000
+    with pytest.raises(SystemExit, match="holds no log"):
+        monkeypatch.chdir(run)
+        report.main()

@@ -1,0 +1,384 @@
+"""The loop survives kills and steps that are not finite, and a resumed run is the unbroken one."""
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dmxlib import trainer
+from dmxlib.config import parse_config
+from dmxlib.errors import InputError
+from dmxlib.trainer import TrainerConfig, complete_checkpoints, learning_rate, make_accelerator, train
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+class Items(torch.utils.data.Dataset):
+    """Ten points; the epoch shifts them, so that a wrong one shows."""
+
+    def __init__(self, count=10):
+        self.points = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+        self.epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(self.points)
+
+    def __getitem__(self, index):
+        return {"x": self.points[index] + self.epoch / 10, "index": index}
+
+
+class Toy(torch.nn.Module):
+    """A linear map learns to negate its input, with noise from the generator; remembers what it was given."""
+
+    def __init__(self, noise=0.1, broken_steps=()):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        torch.nn.init.eye_(self.linear.weight)
+        torch.nn.init.zeros_(self.linear.bias)
+        self.register_buffer("statistic", torch.zeros(1))
+        self.noise, self.broken_steps = noise, broken_steps
+        self.seen, self.weights, self.validated, self.modes = [], [], [], []
+
+    def forward(self, batch, generator):
+        self.seen.append(batch["index"].tolist())
+        self.weights.append(self.linear.weight.detach().clone())
+        self.modes.append(self.training)
+        x = batch["x"]
+        noise = self.noise * torch.randn(x.shape, generator=generator)
+        loss = (self.linear(x) + x + noise).square().mean()
+        return loss * float("nan") if len(self.seen) in self.broken_steps else loss
+
+    def validate(self, picture):
+        self.validated.append(self.linear.weight.detach().clone())
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(b"PNG")
+        return {"loss": 1.5}
+
+    def save(self, folder):
+        folder.mkdir(exist_ok=True)
+        save_file(self.state_dict(), folder / "weights.safetensors")
+
+
+@pytest.fixture
+def config(tmp_path):
+    return TrainerConfig(
+        output_dir=str(tmp_path / "run"),
+        max_train_steps=6,
+        train_batch_size=2,
+        learning_rate=0.1,
+        lr_warmup_steps=2,
+        checkpointing_steps=2,
+        validation_steps=3,
+    )
+
+
+@pytest.fixture
+def fit(fresh_accelerate):
+    """Train a Toy, as one process does that starts anew; gives it back."""
+
+    def run(config, module=None, items=None):
+        fresh_accelerate()
+        module = module or Toy()
+        train(module, items or Items(), config, make_accelerator(config))
+        return module
+
+    return run
+
+
+def log_of(config, key="loss"):
+    """step -> value, from the run's log; asserts that no step stands there twice."""
+    with open(f"{config.output_dir}/log.jsonl") as file:
+        pairs = [(record["step"], record[key]) for record in map(json.loads, file) if key in record]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# -- a run and its folder -----------------------------------------------------------------------------------
+
+
+def test_run_folder_tells_its_story(config, fit, tmp_path):
+    fit(config)
+    folder = tmp_path / "run"
+    assert {"config.yaml", "run.json", "log.jsonl", "samples", "model"} <= set(names(folder))
+    assert parse_config(TrainerConfig, ["--config", str(folder / "config.yaml")]) == config
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["processes"] == 1 and facts["torch"] == torch.__version__
+    assert names(folder / "samples") == ["step-000000.png", "step-000003.png", "step-000006.png"]
+    assert list(log_of(config, "loss")) == list(log_of(config, "grad_norm")) == [1, 2, 3, 4, 5, 6]
+    assert log_of(config, "validation_loss") == {0: 1.5, 3: 1.5, 6: 1.5}
+    assert [path.name for path in complete_checkpoints(folder)] == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_loss_falls_on_one_batch(config, fit):
+    config = replace(config, max_train_steps=60, checkpointing_steps=60, train_batch_size=10)
+    fit(config, Toy(noise=0))
+    losses = log_of(config)
+    assert losses[60] < 0.05 * losses[1]
+
+
+def test_every_epoch_takes_every_item_in_another_order(config, fit):
+    module = fit(replace(config, max_train_steps=15))
+    epochs = [sum(module.seen[start : start + 5], []) for start in (0, 5, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert all(module.modes)
+
+
+def test_accumulated_gradients_are_those_of_the_bigger_batch(config, fit, tmp_path):
+    big = fit(replace(config, train_batch_size=4), Toy(noise=0), Items(8))
+    small = replace(config, gradient_accumulation_steps=2, output_dir=str(tmp_path / "small"))
+    small = fit(small, Toy(noise=0), Items(8))
+    assert len(small.seen) == 2 * len(big.seen) == 12
+    assert torch.allclose(big.linear.weight, small.linear.weight, atol=1e-6)
+    assert not torch.allclose(big.linear.weight, torch.eye(4), atol=0.1)
+
+
+def test_learning_rate_warms_up_and_falls_to_zero(config, fit):
+    config = replace(config, max_train_steps=10, lr_warmup_steps=4)
+    rates = [learning_rate(config, step) for step in range(11)]
+    assert rates[:5] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
+    assert rates[7] == pytest.approx(0.05) and rates[10] == pytest.approx(0)
+    fit(config)
+    assert list(log_of(config, "lr").values()) == rates[:10]
+
+
+def test_averaged_weights_are_validated_and_saved(config, fit, tmp_path):
+    config = replace(config, ema_decay=0.5, validation_steps=6)
+    module = fit(config)
+    steps = module.weights[1:] + [module.linear.weight.detach()]  # what each step led to
+    average = module.weights[0]
+    for number, weight in enumerate(steps, start=1):
+        decay = min(0.5, number / (9 + number)) if number > 1 else 0  # diffusers' ramp
+        average = decay * average + (1 - decay) * weight
+    assert torch.allclose(module.validated[-1], average, atol=1e-6)
+    assert not torch.allclose(average, steps[-1], atol=1e-3)
+    saved = load_file(tmp_path / "run" / "model" / "weights.safetensors")
+    assert torch.equal(saved["linear.weight"], module.validated[-1])
+
+
+def test_without_averages_the_last_weights_are_saved(config, fit, tmp_path):
+    module = fit(replace(config, use_ema=False))
+    saved = load_file(tmp_path / "run" / "model" / "weights.safetensors")
+    assert torch.equal(saved["linear.weight"], module.linear.weight)
+
+
+@pytest.mark.parametrize("setting", [{"mixed_precision": "fp16"}, {"train_batch_size": 11}])
+def test_settings_that_cannot_work_are_refused(config, fit, setting):
+    with pytest.raises(InputError):
+        fit(replace(config, **setting))
+
+
+# -- steps that are not finite ------------------------------------------------------------------------------
+
+
+def test_non_finite_steps_are_skipped_counted_and_logged(config, fit):
+    module = fit(config, Toy(broken_steps=(3, 5)))
+    same = [torch.equal(a, b) for a, b in zip(module.weights, module.weights[1:], strict=False)]
+    assert same == [False, False, True, False, True]
+    assert log_of(config, "skipped") == {1: 0, 2: 0, 3: 1, 4: 1, 5: 2, 6: 2}
+    assert module.linear.weight.isfinite().all()
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_skipped(config, fit):
+    class Steep(Toy):
+        def forward(self, batch, generator):
+            return super().forward(batch, generator) + (self.linear.bias * 0).abs().sqrt().sum()
+
+    module = fit(config, Steep())
+    assert torch.equal(module.linear.weight, torch.eye(4))
+    assert log_of(config, "skipped")[6] == 6
+
+
+def test_too_many_non_finite_steps_stop_the_run(config, fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "MAX_SKIPPED", 3)
+    with pytest.raises(InputError, match=r"^3 steps in a row .* lower learning_rate .*[^.]\.$"):
+        fit(replace(config, max_train_steps=20), Toy(broken_steps=(2, *range(4, 20))))
+    assert [path.name for path in complete_checkpoints(tmp_path / "run")] == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_a_weight_that_is_not_finite_is_never_saved(config, fit, tmp_path):
+    class Spoilt(Toy):
+        def forward(self, batch, generator):
+            if len(self.seen) == 2:
+                self.statistic.fill_(float("inf"))
+            return super().forward(batch, generator)
+
+    with pytest.raises(InputError, match="not finite at step 4"):
+        fit(config, Spoilt())
+    assert [path.name for path in complete_checkpoints(tmp_path / "run")] == ["checkpoint-2"]
+    assert not list(tmp_path.glob("run/*.part"))
+
+
+# -- resuming -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken_off(config, fit):
+    """Breaks a run off after some steps, as a kill does; gives the config that resumes it."""
+
+    def run(step, config=config):
+        class Broken(Toy):
+            def forward(self, batch, generator):
+                if len(self.seen) == step * config.gradient_accumulation_steps:
+                    raise KeyboardInterrupt
+                return super().forward(batch, generator)
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, Broken())
+        return replace(config, resume_from_checkpoint="latest")
+
+    return run
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("step", [1, 5, 9])
+def test_resumed_run_equals_the_unbroken_one(config, fit, broken_off, tmp_path, accumulation, step):
+    config = replace(config, max_train_steps=12, gradient_accumulation_steps=accumulation, validation_steps=5)
+    unbroken = replace(config, output_dir=str(tmp_path / "unbroken"))
+    expected = fit(unbroken)
+    module = fit(broken_off(step, config))
+    assert log_of(config) == pytest.approx(log_of(unbroken), abs=1e-6)
+    assert list(log_of(config)) == list(range(1, 13))
+    assert log_of(config, "validation_loss") == log_of(unbroken, "validation_loss")
+    assert torch.allclose(module.linear.weight, expected.linear.weight, atol=1e-6)
+    averages = [load_file(tmp_path / run / "model" / "weights.safetensors") for run in ("run", "unbroken")]
+    assert torch.allclose(averages[0]["linear.weight"], averages[1]["linear.weight"], atol=1e-6)
+
+
+def test_resumed_module_trains_though_it_was_loaded_for_use(config, fit, broken_off):
+    module = fit(broken_off(5), Toy().eval())
+    assert module.modes == [True, True]
+
+
+def test_skipped_steps_are_still_counted_after_resuming(config, fit):
+    fit(replace(config, max_train_steps=4), Toy(broken_steps=(2,)))
+    fit(replace(config, resume_from_checkpoint="latest"))
+    assert log_of(config, "skipped")[6] == 1
+
+
+def test_resuming_may_lower_the_learning_rate(config, fit, broken_off):
+    module = fit(replace(broken_off(5), learning_rate=1e-9))
+    assert torch.allclose(module.linear.weight, module.weights[0], atol=1e-6)
+    assert log_of(config, "lr")[6] < 1e-9
+
+
+def test_finished_run_resumes_to_its_model(config, fit, tmp_path):
+    fit(config)
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert fit(replace(config, resume_from_checkpoint="latest")).seen == []
+    assert (tmp_path / "run" / "model" / "weights.safetensors").is_file()
+    assert list(log_of(config)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_latest_without_a_checkpoint_starts_anew(config, fit, broken_off):
+    fit(broken_off(1))
+    assert list(log_of(config)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_run_is_not_overwritten(config, fit, broken_off, tmp_path):
+    broken_off(5)
+    before = (tmp_path / "run" / "log.jsonl").read_text()
+    with pytest.raises(InputError, match="resume_from_checkpoint latest"):
+        fit(config)
+    assert (tmp_path / "run" / "log.jsonl").read_text() == before
+
+
+def test_half_written_checkpoint_is_removed_and_a_whole_one_named(config, fit, broken_off, tmp_path):
+    resumed, folder = broken_off(5), tmp_path / "run"
+    os.replace(folder / "checkpoint-4", folder / "checkpoint-4.part")  # killed just before the last renaming
+    half = folder / "checkpoint-6.part"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    module = fit(resumed)
+    assert len(module.seen) == 2
+    assert not list(folder.glob("*.part"))
+    assert list(log_of(config)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_checkpoint_of_another_number_of_processes_is_refused(config, fit, broken_off, tmp_path):
+    resumed, marker = broken_off(5), tmp_path / "run" / "checkpoint-4" / trainer.MARKER
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "processes": 2}))
+    with pytest.raises(InputError, match="2 processes, not 1"):
+        fit(resumed)
+
+
+def test_checkpoint_with_a_missing_file_is_refused(config, fit, broken_off, tmp_path):
+    resumed, checkpoint = broken_off(5), tmp_path / "run" / "checkpoint-4"
+    (checkpoint / "optimizer.bin").unlink()
+    for name in ("latest", str(checkpoint)):
+        with pytest.raises(InputError, match="checkpoint-4"):
+            fit(replace(resumed, resume_from_checkpoint=name))
+    (checkpoint / trainer.MARKER).unlink()
+    with pytest.raises(InputError, match="no complete checkpoint"):
+        fit(replace(resumed, resume_from_checkpoint=str(checkpoint)))
+
+
+def test_checkpoint_of_another_model_is_refused(config, fit, broken_off):
+    module = Toy()
+    module.linear = torch.nn.Linear(4, 4, bias=False)
+    with pytest.raises(InputError, match="of other settings"):
+        fit(broken_off(5), module)
+
+
+def test_pickle_file_as_checkpoint_is_refused(config, fit, evil, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(pickle.dumps(evil))
+    with pytest.raises(InputError, match="pickles are not opened"):
+        fit(replace(config, resume_from_checkpoint=str(path)))
+    assert not evil.marker.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "optimizer.bin",
+        "model.safetensors",
+        "pytorch_model.bin",
+        "averages.safetensors",
+        "custom_checkpoint_0.pkl",
+    ],
+)
+@pytest.mark.parametrize("dump", [lambda evil: pickle.dumps(evil), None], ids=["pickle", "torch"])
+def test_pickle_in_a_checkpoint_is_refused(config, fit, broken_off, evil, tmp_path, name, dump):
+    resumed, checkpoint = broken_off(5), tmp_path / "run" / "checkpoint-4"
+    if name == "pytorch_model.bin":
+        (checkpoint / "model.safetensors").unlink()
+    if dump:
+        (checkpoint / name).write_bytes(dump(evil))
+    else:
+        torch.save(evil, checkpoint / name)
+    with pytest.raises(InputError, match="checkpoint-4 .*not opened"):
+        fit(resumed)
+    assert not evil.marker.exists()
+
+
+@pytest.mark.parametrize("name", ["random_states_0.pkl", "scheduler.bin"])
+def test_pickle_that_a_run_does_not_need_is_not_opened(config, fit, broken_off, evil, tmp_path, name):
+    resumed = broken_off(5)
+    (tmp_path / "run" / "checkpoint-4" / name).write_bytes(pickle.dumps(evil))
+    fit(resumed)
+    assert not evil.marker.exists()
+
+
+def test_checkpoints_hold_no_average_in_a_pickle(config, fit, tmp_path):
+    fit(config)
+    files = names(complete_checkpoints(tmp_path / "run")[-1])
+    assert trainer.AVERAGES in files and not [name for name in files if name.startswith("custom")]
+
+
+def test_only_the_newest_checkpoints_are_kept(config, fit, tmp_path):
+    fit(replace(config, checkpointing_steps=1, checkpoints_total_limit=3))
+    kept = [path.name for path in complete_checkpoints(tmp_path / "run")]
+    assert kept == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]

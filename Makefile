@@ -75,5 +75,5 @@ $(READY): requirements.txt pyproject.toml
 	echo "Setting up (once: 5 to 10 minutes, a download of 3 GB, 7 GB on disk) ..."
 	$(PYTHON) -m venv .venv
 	$(VENV) -m pip install --quiet --upgrade pip  # Debian 12's own builds pesq in a way that setuptools has given up
-	$(VENV) -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[extra,dev]'
+	PYTHONWARNINGS=ignore $(VENV) -m pip install --quiet -r requirements.txt -e '.[extra,dev]'
 	touch $(READY)

@@ -41,7 +41,8 @@ def main(argv=None) -> None:
         song = Path(folder) / f"{name}.wav"
         audio.write(song, mixture, rate)
         separate.main([str(song), "-o", "separated"])
-    folder, figure = Path("separated") / separate.DEFAULT_MODEL / name, Path(f"results/figures/{name}.png")
+    folder = Path("separated") / Path(separate.DEFAULT_MODEL).name / name
+    figure = Path(f"results/figures/{name}.png")
     estimate, _ = audio.read(folder / "vocals.wav")
     audio.write(folder / "mixture.wav", mixture, rate)
     audio.write(folder / "true_vocals.wav", vocals, rate)

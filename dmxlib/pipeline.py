@@ -69,7 +69,7 @@ class VocalSeparationPipeline(DiffusionPipeline):
             raise InputError(f"{path} holds no model_index.json; give the folder that save_pretrained wrote.")
         kwargs = {"use_safetensors": True, "low_cpu_mem_usage": False} | kwargs
         try:
-            return super().from_pretrained(path if path.is_dir() else name, **kwargs)
+            return super().from_pretrained(str(path if path.is_dir() else name), **kwargs)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"model {name} cannot be loaded: it is not one that ships ({', '.join(list_models())}), not a "

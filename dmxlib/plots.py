@@ -106,11 +106,15 @@ def training_curve(log, title: str):
     training = records.dropna(subset="loss").set_index("step").loss
     validation = records.dropna(subset="validation_loss").set_index("step").validation_loss
     figure, (axes,) = _rows(1, 2.8)
-    axes.plot(training, color="C0", linewidth=0.6, alpha=0.35, label="each training step")
     width = max(1, len(training) // 40)
-    axes.plot(training.rolling(width, min_periods=1).mean(), color="C0", label=f"mean of {width} steps")
+    axes.plot(
+        training, color="C0", linewidth=0.6, alpha=1 if width == 1 else 0.35, label="each training step"
+    )
+    if width > 1:
+        axes.plot(training.rolling(width, min_periods=1).mean(), color="C0", label=f"mean of {width} steps")
     axes.plot(validation, color="C1", marker="o", markersize=4, label="validation, averaged weights")
     axes.set(title=title, xlabel="training step", ylabel="loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

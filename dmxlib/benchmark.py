@@ -1,8 +1,9 @@
-"""Count and time a system: `python -m dmxlib.benchmark --system dmxlib/configs/paper_stage1.yaml --output_dir DIR`.
+"""Count and time a system: `python -m dmxlib.benchmark --system CONFIG --output_dir DIR`.
 
-Writes <system>.json: parameters of each part, seconds of a training step in each stage (forward, backward and
-optimiser on one excerpt, with and without the latent cache) and of the separation of a 12-s stereo clip. A codec that
-is not on the machine is replaced by EnCodec's 48 kHz architecture with random weights: they take the same time.
+Writes <config>.json: parameters of each part, seconds of a training step in each stage (forward, backward and
+optimiser on one excerpt, with and without the latent cache) and of the separation of a 12-s stereo clip. A
+codec that is not on the machine is replaced by EnCodec's 48 kHz architecture with random weights: they take
+the same time.
 """
 
 import json
@@ -51,7 +52,7 @@ def count(module: torch.nn.Module) -> int:
 
 
 def training_step(pipeline, train_conditioner: bool, cached: bool) -> Callable:
-    """One optimiser step on one excerpt of noise, from its waves or from what the latent cache keeps of it."""
+    """One optimiser step on an excerpt of noise, from its waves or from what the latent cache keeps."""
     codec = pipeline.codec
     frames = pipeline.config.chunk_frames * codec.hop_length
     wave = torch.randn(1, codec.channels, frames, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""`make demo`: separate 20 s of a song that the package makes, or of one of yours, and draw what came of it."""
+"""`make demo`: separate 20 s of a song that the package makes, or of one of yours, and draw the result."""
 
 import argparse
 import tempfile
@@ -49,7 +49,7 @@ def main(argv=None) -> None:
     waves = {"mixture": mixture, "separated vocals": estimate, "true vocals": vocals}
     save_spectrograms(figure, waves, rate)
     print(
-        f"\nListen to mixture.wav, vocals.wav, no_vocals.wav and true_vocals.wav in {folder}; look at {figure}."
+        f"\nListen to mixture.wav, vocals.wav, no_vocals.wav and true_vocals.wav in {folder}; see {figure}."
     )
 
 

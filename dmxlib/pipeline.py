@@ -72,7 +72,7 @@ class VocalSeparationPipeline(DiffusionPipeline):
             return super().from_pretrained(str(path if path.is_dir() else name), **kwargs)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"model {name} cannot be loaded: it is not one that ships ({', '.join(list_models())}), not a "
+                f"model {name} cannot be loaded: it does not ship ({', '.join(list_models())}), not a "
                 f"complete folder of safetensors, and not to be had from the hub ({_first_sentence(error)})."
             ) from error
 

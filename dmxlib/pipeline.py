@@ -70,16 +70,21 @@ class VocalSeparationPipeline(DiffusionPipeline):
         kwargs = {"use_safetensors": True, "low_cpu_mem_usage": False} | kwargs
         try:
             return super().from_pretrained(str(path if path.is_dir() else name), **kwargs)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # the last for tensors of other shapes
             raise InputError(
-                f"model {name} cannot be loaded: it does not ship ({', '.join(list_models())}), not a "
-                f"complete folder of safetensors, and not to be had from the hub ({_first_sentence(error)})."
+                f"model {name} cannot be loaded: it does not ship ({', '.join(list_models())}), is no "
+                f"complete folder of safetensors, and cannot be had from the hub ({_first_sentence(error)})."
             ) from error
+
+    @property
+    def chunk_samples(self) -> int:
+        """Length of a chunk at the codec's rate."""
+        return self.config.chunk_frames * self.codec.hop_length
 
     @property
     def chunk_seconds(self) -> float:
         """Length of a chunk in seconds."""
-        return self.config.chunk_frames * self.codec.hop_length / self.codec.config.sampling_rate
+        return self.chunk_samples / self.codec.config.sampling_rate
 
     def __call__(
         self, audio, sampling_rate: int, callback: Callable | None = None, **settings
@@ -93,14 +98,11 @@ class VocalSeparationPipeline(DiffusionPipeline):
         Raises InputError for an array that is empty or not finite.
         """
         mixture = np.atleast_2d(np.asarray(audio, dtype=np.float32))
-        if mixture.shape[-1] == 0 or not np.isfinite(mixture).all():
-            raise InputError(
-                "the audio is empty or holds samples that are NaN or infinite; check where it came from."
-            )
+        if mixture.ndim > 2 or mixture.size == 0 or not np.isfinite(mixture).all():
+            raise InputError("the audio is empty, no (channels, frames), or holds NaN or infinite samples.")
         parts = list(self.stream([mixture], sampling_rate, callback=callback, **settings))
         return SeparationOutput(vocals=np.concatenate(parts, axis=1)[:, : mixture.shape[1]])
 
-    @torch.no_grad()
     def stream(
         self,
         blocks: Iterable[np.ndarray],
@@ -123,31 +125,36 @@ class VocalSeparationPipeline(DiffusionPipeline):
             overlap: share of a chunk that it is cross-faded over with the next, 0 to 0.5.
             batch_size: chunks computed at once; it does not change the result.
             refine: None gives the generated vocals, "wiener" the mixture's STFT under their soft mask.
+
+        Raises InputError, at once, for a setting that is not one of these.
         """
         if not 0 <= overlap <= 0.5:
             raise InputError(f"overlap is {overlap}; choose a share from 0 to 0.5.")
-        if self.scheduler.config.num_train_timesteps % num_inference_steps:
+        if num_inference_steps < 1 or self.scheduler.config.num_train_timesteps % num_inference_steps:
             raise InputError(
-                f"the number of steps is {num_inference_steps}; it must divide 1000 (1, 2, 4, 10, 50 ...)."
+                f"the number of steps is {num_inference_steps}; choose 1, 2, 4, 5, 8, 10, 20 ..."
             )
+        if not 0 <= eta <= 1 or batch_size < 1:
+            raise InputError(f"eta is {eta} and batch_size {batch_size}; choose 0 to 1, and 1 or more.")
         if refine not in (None, "wiener"):
             raise InputError(f"refinement '{refine}' is unknown; choose 'wiener' or none.")
-        length = math.ceil(self.chunk_seconds * sampling_rate)
-        hop = round(length * (1 - overlap))
+        length = math.ceil(self.chunk_samples * sampling_rate / self.codec.config.sampling_rate)
+        hop = length - int(length * overlap)
         mixtures = audio.chunks(map(audio.stereo, blocks), length, hop)
         sampling = (num_inference_steps, eta, generator, callback)
         separate = self._separate_chunks(mixtures, sampling_rate, batch_size, refine, sampling)
-        yield from audio.overlap_add(separate, hop)
+        return audio.overlap_add(separate, hop)
 
     def _separate_chunks(self, mixtures, rate, batch_size, refine, sampling):
         """Stream of mixture chunks (2, length) -> stream of vocal chunks (2, length)."""
         codec_rate, channels = self.codec.config.sampling_rate, self.codec.channels
-        frames = self.config.chunk_frames * self.codec.hop_length
         while batch := list(islice(mixtures, batch_size)):
             waves = [
                 audio.match_channels(audio.resample(chunk, rate, codec_rate), channels) for chunk in batch
             ]
-            waves = torch.from_numpy(np.stack([audio.fit(wave, frames) for wave in waves])).to(self.device)
+            waves = torch.from_numpy(np.stack([audio.fit(wave, self.chunk_samples) for wave in waves])).to(
+                self.device
+            )
             for mixture, vocals in zip(batch, self.generate(waves, *sampling).cpu().numpy(), strict=True):
                 vocals = audio.fit(audio.resample(audio.stereo(vocals), codec_rate, rate), mixture.shape[1])
                 yield wiener(mixture, vocals, rate, codec_rate / 2) if refine else vocals
@@ -170,6 +177,7 @@ class VocalSeparationPipeline(DiffusionPipeline):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         shape = (len(condition), self.unet.config.latent_channels, condition.shape[-1])
         latents = randn_tensor(shape, generators, condition.device, condition.dtype)
+        eta = min(eta, 1 - 1e-6)  # at 1 the first step takes the root of a rounding error below zero
         self.scheduler.set_timesteps(num_inference_steps, device=condition.device)
         for step, timestep in enumerate(self.scheduler.timesteps):
             v = self.unet(latents, timestep, condition).sample

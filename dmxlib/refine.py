@@ -15,8 +15,7 @@ def wiener(mixture: np.ndarray, vocals: np.ndarray, rate: int, bandwidth: float)
     """Refine `vocals` (2, frames) against `mixture` (2, frames), both at `rate` Hz; returns (2, frames).
 
     mask = V^p / (V^p + A^p), V the estimate's magnitude and A = max(X - V, 0) what it leaves of the
-    mixture's, both
-    of the mid: one mask for left and right keeps the mixture's image.
+    mixture's, both of the mid: one mask for left and right keeps the mixture's image.
 
     Args:
         bandwidth: in Hz, above which the estimate holds nothing (half the codec's rate).

@@ -82,22 +82,37 @@ def main(argv=None) -> None:
         return
     if not options.tracks:
         parser.error("name at least one song")
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     pipeline = load_pipeline(options.name, options.device)
-    failures, written = 0, set()
+    failed, written = False, set()
     for track in expand(options.tracks):
         try:
             paths = output_paths(track, options)
             if written & set(paths):
                 raise InputError(f"{paths[0]} was just written for a song of the same name; use --filename.")
-            separate_file(pipeline, track, paths, options)
+            with told_warnings(track):
+                separate_file(pipeline, track, paths, options)
             written |= set(paths)
             print(*paths, sep="\n")
         except InputError as error:
-            failures += 1
+            failed = True
             print(f"error: {error}", file=sys.stderr)
-    if failures:
+    if failed:
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def told_warnings(track: Path):
+    """Say each warning about a song once, in one line."""
+    said = set()
+
+    def show(message, *_):
+        if str(message) not in said:
+            tqdm.write(f"warning: {track}: {message}", file=sys.stderr)
+        said.add(str(message))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def load_pipeline(name: str, device: str | None) -> VocalSeparationPipeline:
@@ -115,7 +130,8 @@ def expand(tracks: list[str]) -> list[Path]:
     paths = []
     for track in map(Path, tracks):
         if track.is_dir():
-            paths += sorted(path for path in track.iterdir() if path.suffix.lower() in audio.EXTENSIONS)
+            songs = (path for path in track.iterdir() if not path.name.startswith("."))
+            paths += sorted(path for path in songs if path.suffix.lower() in audio.EXTENSIONS) or [track]
         else:
             paths.append(track)
     return paths
@@ -123,17 +139,20 @@ def expand(tracks: list[str]) -> list[Path]:
 
 def output_paths(track: Path, options) -> tuple[Path, Path]:
     """Where the vocals and the rest of a song go."""
+    if track.is_dir():
+        raise InputError(f"{track} is a folder without audio files.")
     extension = "flac" if options.flac else "mp3" if options.mp3 else "wav"
-    folder = Path(options.out) / Path(options.name).name
+    folder = Path(options.out) / Path(options.name).resolve().name
     fields = {"track": track.stem, "trackext": track.suffix[1:], "ext": extension}
     try:
-        return tuple(
-            folder / options.filename.format(stem=stem, **fields) for stem in ("vocals", "no_vocals")
-        )
-    except (KeyError, IndexError, ValueError) as error:
+        names = [options.filename.format(stem=stem, **fields) for stem in ("vocals", "no_vocals")]
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise InputError(
             f"--filename {options.filename} has a field other than track, trackext, stem, ext."
         ) from error
+    if names[0] == names[1]:
+        raise InputError(f"--filename {options.filename} names both files alike; put {{stem}} into it.")
+    return folder / names[0], folder / names[1]
 
 
 def separate_file(pipeline: VocalSeparationPipeline, track: Path, paths, options) -> None:
@@ -165,12 +184,16 @@ def separate_file(pipeline: VocalSeparationPipeline, track: Path, paths, options
 
 def _excerpt(file, options) -> int:
     """Seek to --start; the number of frames to read."""
-    start = round(options.start * file.samplerate)
-    if not 0 <= start < file.frames:
+    start = options.start * file.samplerate
+    if not 0 <= start < file.frames - 0.5:
         raise InputError(f"--start {options.start} lies outside of {file.name}.")
-    file.seek(start)
-    rest = file.frames - start
-    return rest if options.duration is None else min(rest, max(1, round(options.duration * file.samplerate)))
+    file.seek(round(start))
+    rest = file.frames - file.tell()
+    if options.duration is None:
+        return rest
+    if not options.duration > 0:
+        raise InputError(f"--duration is {options.duration}; choose more than 0 seconds.")
+    return round(min(rest, max(1, options.duration * file.samplerate)))
 
 
 def align(vocals, mixtures):

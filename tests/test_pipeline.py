@@ -1,0 +1,285 @@
+"""Audio of any rate and length comes back as vocals; what cannot be loaded is refused unopened."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from dmxlib import pipeline
+from dmxlib.errors import InputError
+from dmxlib.pipeline import VocalSeparationPipeline, encode_pair
+
+CHUNK = 320 * 64 / 24_000  # s
+
+
+def noise(seconds, rate, channels=2, seed=0):
+    return 0.1 * np.random.default_rng(seed).standard_normal((channels, round(seconds * rate)), np.float32)
+
+
+def separate(model, wave, rate=24_000, seed=0, **settings):
+    settings = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(seed)} | settings
+    return model(wave, rate, **settings).vocals
+
+
+# -- any length, any rate -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refine", [None, "wiener"])
+@pytest.mark.parametrize("rate", [44_100, 48_000, 22_050])
+@pytest.mark.parametrize("chunks", [0.3, 1, 1.8, 2.37])  # 1 + 0.8 is exactly two chunks
+def test_output_has_the_inputs_rate_and_length(tiny_pipeline, rate, chunks, refine):
+    wave = noise(chunks * CHUNK, rate)
+    vocals = separate(tiny_pipeline, wave, rate, refine=refine, num_inference_steps=1)
+    assert vocals.shape == wave.shape and vocals.dtype == np.float32
+    assert np.isfinite(vocals).all() and vocals.std() > 0
+
+
+@pytest.mark.parametrize(("frames", "count"), [(1, 1), (20_480, 1), (20_481, 2), (36_864, 2), (36_865, 3)])
+def test_every_chunk_has_the_length_of_training(tiny_pipeline, monkeypatch, frames, count):
+    seen = []
+    monkeypatch.setattr(tiny_pipeline, "generate", lambda waves, *_: seen.extend(waves) or waves)
+    wave = noise(frames / 24_000, 24_000)
+    vocals = separate(tiny_pipeline, wave)
+    assert [tuple(chunk.shape) for chunk in seen] == [(1, 20_480)] * count
+    mid = torch.from_numpy(wave.mean(axis=0))
+    for index, chunk in enumerate(seen):  # 20 % overlap; the last one is padded
+        excerpt = mid[index * 16_384 :][:20_480]
+        assert torch.equal(chunk[0, : len(excerpt)], excerpt) and not chunk[0, len(excerpt) :].any()
+    assert np.allclose(vocals, wave.mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("overlap", [0, 0.1, 0.5])
+def test_any_overlap_gives_unchanged_chunks_back(tiny_pipeline, monkeypatch, overlap):
+    monkeypatch.setattr(tiny_pipeline, "generate", lambda waves, *_: waves)
+    wave = noise(3.3 * CHUNK, 24_001)  # an odd rate, for which half a chunk is no whole number
+    vocals = separate(tiny_pipeline, wave, 24_001, overlap=overlap)
+    smooth = noise(3.3 * CHUNK, 24_000)
+    assert vocals.shape == wave.shape
+    assert np.allclose(separate(tiny_pipeline, smooth, overlap=overlap), smooth.mean(axis=0), atol=1e-6)
+
+
+def test_mono_and_blocks_are_the_same_as_one_stereo_array(tiny_pipeline):
+    wave = noise(2 * CHUNK, 24_000, channels=1)
+    whole = separate(tiny_pipeline, np.repeat(wave, 2, axis=0))
+    assert np.array_equal(separate(tiny_pipeline, wave), whole)
+    assert np.array_equal(separate(tiny_pipeline, wave[0]), whole)
+    blocks = np.array_split(wave, 7, axis=1)
+    settings = dict(num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+    streamed = np.concatenate(list(tiny_pipeline.stream(blocks, 24_000, **settings)), axis=1)
+    assert np.array_equal(streamed[:, : wave.shape[1]], whole)
+
+
+# -- channels -----------------------------------------------------------------------------------------------
+
+
+def test_mono_codec_gives_both_channels_alike_and_refined_the_image(tiny_pipeline):
+    wave = noise(1.5 * CHUNK, 44_100, channels=1) * np.array([[1], [0.25]], np.float32)
+    raw = separate(tiny_pipeline, wave, 44_100)
+    assert np.array_equal(raw[0], raw[1])
+    refined = separate(tiny_pipeline, wave, 44_100, refine="wiener")
+    assert np.allclose(refined[1], 0.25 * refined[0], atol=1e-6)
+    assert 0 < refined.std() < wave.std()
+
+
+@pytest.mark.parametrize("refine", [None, "wiener"])
+@pytest.mark.parametrize("rule", ["drawn", "projected"])
+def test_silence_stays_silent(tiny_pipeline, rule, refine):
+    model = VocalSeparationPipeline(**tiny_pipeline.components, chunk_frames=64, level_rule=rule)
+    wave = noise(3 * CHUNK, 24_000)
+    wave[:, : round(1.5 * CHUNK * 24_000)] = 0
+    vocals = separate(model, wave, refine=refine)
+    assert np.abs(vocals[:, : round(0.8 * CHUNK * 24_000)]).max() < 1e-6
+    assert np.isfinite(vocals).all() and vocals.std() > 1e-4
+
+
+# -- noise --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eta", [0, 1])
+def test_a_seed_fixes_the_output(tiny_pipeline, eta):
+    wave = noise(2 * CHUNK, 24_000)
+    first, again, other = (separate(tiny_pipeline, wave, seed=seed, eta=eta) for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert np.abs(first - other).max() > 0.01
+
+
+def test_without_a_generator_the_global_seed_rules(tiny_pipeline):
+    wave = noise(CHUNK, 24_000)
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        drawn += [separate(tiny_pipeline, wave, generator=None) for _ in range(2)]
+    assert np.array_equal(drawn[0], drawn[2]) and not np.array_equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize("eta", [0, 1])
+def test_batch_size_does_not_change_the_result(tiny_pipeline, eta):
+    wave = noise(4.5 * CHUNK, 24_000)
+    alone, pairs, all_at_once = (
+        separate(tiny_pipeline, wave, batch_size=size, eta=eta, num_inference_steps=4) for size in (1, 2, 99)
+    )
+    assert np.allclose(alone, pairs, atol=1e-5) and np.allclose(alone, all_at_once, atol=1e-5)
+
+
+def test_chunks_are_drawn_from_different_noise(tiny_pipeline):
+    chunk = noise(0.8 * CHUNK, 24_000)
+    vocals = separate(tiny_pipeline, np.tile(chunk, 3), overlap=0.2)
+    hop = chunk.shape[1]
+    assert not np.allclose(vocals[:, 4000:12_000], vocals[:, hop + 4000 : hop + 12_000], atol=1e-3)
+
+
+def test_callback_sees_every_step(tiny_pipeline):
+    seen = []
+    settings = dict(num_inference_steps=4, batch_size=2)
+    separate(tiny_pipeline, noise(2.5 * CHUNK, 24_000), callback=lambda *call: seen.append(call), **settings)
+    assert [step for step, _, _ in seen] == [0, 1, 2, 3] * 2  # three chunks in batches of two
+    assert [int(timestep) for _, timestep, _ in seen] == [999, 749, 499, 249] * 2
+    assert [tuple(latents.shape) for *_, latents in seen] == [(2, 17, 64)] * 4 + [(1, 17, 64)] * 4
+
+
+def test_the_last_latents_are_what_is_decoded(tiny_pipeline):
+    wave, seen = noise(CHUNK, 24_000), []
+    vocals = separate(tiny_pipeline, wave, callback=lambda *call: seen.append(call[2]))
+    mid = torch.from_numpy(wave.mean(axis=0))[None, None]
+    assert np.allclose(vocals, tiny_pipeline.decode(seen[-1], mid)[0].numpy(), atol=1e-6)
+
+
+@torch.no_grad()
+def test_true_latents_decode_at_the_vocals_level(tiny_pipeline, rng):
+    swell = np.geomspace(0.01, 0.3, 20_480) * rng.standard_normal(20_480)
+    vocals = torch.from_numpy(swell.astype(np.float32))[None, None]
+    mixture = vocals + 0.1 * torch.randn(vocals.shape, generator=torch.Generator().manual_seed(0))
+    latents = encode_pair(tiny_pipeline.codec, vocals, mixture)
+    assert latents.shape == (1, 17, 64)
+    wave = tiny_pipeline.decode(latents, mixture)
+    for part in (slice(2000, 6000), slice(9000, 13_000), slice(15_000, 19_000)):
+        ratio = wave[..., part].square().mean() / vocals[..., part].square().mean()
+        assert abs(10 * ratio.log10()) < 3
+
+
+# -- what cannot be used ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"num_inference_steps": steps} for steps in (3, 0, -10, 1001)]
+    + [{"overlap": overlap} for overlap in (-0.1, 0.51, float("nan"))]
+    + [{"refine": "sharpen"}, {"eta": 1.5}, {"batch_size": 0}],
+)
+def test_settings_out_of_range_are_refused_at_once(tiny_pipeline, settings):
+    with pytest.raises(InputError, match="choose"):
+        tiny_pipeline.stream(iter(()), 24_000, **settings)
+
+
+@pytest.mark.parametrize(
+    "wave", [np.zeros((2, 0)), [], [0.1, float("nan")], [[np.inf, 0]], np.zeros((1, 2, 9))]
+)
+def test_audio_that_is_none_is_refused(tiny_pipeline, wave):
+    with pytest.raises(InputError, match="audio"):
+        tiny_pipeline(wave, 24_000)
+
+
+# -- files --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(model_folder, tmp_path):
+    """The saved system, to be spoilt."""
+    return shutil.copytree(model_folder, tmp_path / "copy")
+
+
+def load(folder):
+    return VocalSeparationPipeline.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", [str, lambda folder: folder])
+def test_saved_pipeline_loads_to_the_identical_output(tiny_pipeline, model_folder, kind):
+    wave = noise(1.5 * CHUNK, 44_100)
+    loaded = load(kind(model_folder))
+    assert loaded.config.chunk_frames == 64 and loaded.config.level_rule == "drawn"
+    assert not any(module.training for module in (loaded.codec, loaded.unet, loaded.conditioner))
+    assert np.array_equal(separate(loaded, wave, 44_100), separate(tiny_pipeline, wave, 44_100))
+
+
+def test_model_that_ships_is_found_by_name(model_folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "PRETRAINED", model_folder.parent)
+    assert pipeline.list_models() == ["tiny"]
+    assert load("tiny").config.chunk_frames == 64
+
+
+def refused(name, match=None):
+    with pytest.raises(InputError, match=match) as caught:
+        load(name)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".") and len(message) < 600
+    return message
+
+
+@pytest.mark.parametrize("name", ["ldm-dmx-nonsense", "nobody/nothing", "a/b/c/d", "../no/such/folder", "?"])
+def test_unknown_name_is_refused(name):
+    assert name in refused(name, "cannot be loaded")
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "unet/diffusion_pytorch_model.safetensors",
+        "codec/diffusion_pytorch_model.safetensors",
+        "conditioner/config.json",
+        "scheduler/scheduler_config.json",
+        "scheduler",
+        "codec",
+        "model_index.json",
+    ],
+)
+def test_missing_file_is_told_in_one_sentence(copy, missing):
+    path = copy / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert str(copy) in refused(copy)
+
+
+@pytest.mark.parametrize("name", ["unet/config.json", "model_index.json"])
+def test_damaged_description_is_refused(copy, name):
+    (copy / name).write_text("{")
+    refused(copy)
+
+
+def test_truncated_weights_are_refused(copy):
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(copy)
+
+
+def test_weights_of_another_size_are_refused(copy):
+    config = copy / "unet" / "config.json"
+    config.write_text(config.read_text().replace('"kernel_size": 3', '"kernel_size": 5'))
+    refused(copy)
+
+
+def test_pickle_given_as_a_name_is_refused(evil, tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(pickle.dumps(evil))
+    refused(path, "pickles are not opened")
+    assert not evil.marker.exists()
+
+
+@pytest.mark.parametrize("part", ["codec", "conditioner", "unet"])
+@pytest.mark.parametrize(
+    "name", ["diffusion_pytorch_model.bin", "pytorch_model.bin", "diffusion_pytorch_model.safetensors"]
+)
+@pytest.mark.parametrize("save", [torch.save, lambda evil, path: path.write_bytes(pickle.dumps(evil))])
+def test_pickle_in_the_place_of_weights_is_refused(copy, evil, part, name, save):
+    (copy / part / "diffusion_pytorch_model.safetensors").unlink()
+    save(evil, copy / part / name)
+    refused(copy)
+    assert not evil.marker.exists()
+
+
+def test_pickle_beside_the_weights_is_not_opened(copy, evil):
+    for part in ("codec", "conditioner", "unet"):
+        for name in ("diffusion_pytorch_model.bin", "pytorch_model.bin"):
+            torch.save(evil, copy / part / name)
+    load(copy)
+    assert not evil.marker.exists()

@@ -1,0 +1,71 @@
+"""The soft mask takes a voice out of the recording itself: its phase, its image, its upper octaves."""
+
+import numpy as np
+import pytest
+
+from dmxlib.refine import wiener
+
+RATE, SECONDS = 44_100, 1.5
+
+
+def tones(*frequencies, image=(1, 1)):
+    """(2, frames): sines of amplitude 0.1."""
+    time = np.arange(round(SECONDS * RATE)) / RATE
+    wave = 0.1 * sum(np.sin(2 * np.pi * frequency * time) for frequency in frequencies)
+    return np.outer(image, wave).astype(np.float32)
+
+
+def level(wave):
+    """In dB."""
+    return 10 * np.log10(np.square(wave, dtype=np.float64).mean() + 1e-20)
+
+
+def test_perfect_estimate_gives_the_voice_back():
+    voice, rest = tones(300, 900, 2100), tones(150, 600, 5000)
+    refined = wiener(voice + rest, voice, RATE, 12_000)
+    assert refined.shape == voice.shape and refined.dtype == np.float32
+    assert level(refined - voice) < level(voice) - 30
+
+
+def test_phase_of_the_estimate_does_not_matter():
+    voice, rest = tones(300, 900, 2100), tones(150, 600, 5000)
+    assert np.allclose(wiener(voice + rest, -voice, RATE, 12_000), wiener(voice + rest, voice, RATE, 12_000))
+
+
+@pytest.mark.parametrize("estimate", ["silence", "quiet"])
+def test_no_estimate_gives_no_voice(estimate):
+    voice = tones(300) * (0 if estimate == "silence" else 1e-5)
+    assert level(wiener(tones(300, 600), voice, RATE, 12_000)) < -90
+
+
+def test_whole_mixture_as_the_estimate_gives_the_mixture():
+    mixture = tones(300, 600, 5000)
+    assert np.allclose(wiener(mixture, mixture, RATE, RATE / 2), mixture, atol=1e-4)
+
+
+def test_image_of_the_mixture_is_kept():
+    voice, rest = tones(300, 900, image=(1, 0.25)), tones(150, 600, image=(0.5, 0.7))
+    mid = np.repeat(voice.mean(axis=0, keepdims=True), 2, axis=0)  # what a mono codec gives
+    refined = wiener(voice + rest, mid, RATE, 12_000)
+    assert level(refined - voice) < level(voice) - 30
+
+
+@pytest.mark.parametrize(("below", "expected"), [(1.0, 1.0), (0.25, 0.25)])
+def test_above_the_bandwidth_the_mask_is_what_lies_below_it(below, expected):
+    rng = np.random.default_rng(0)
+    mixture = np.repeat(0.1 * rng.standard_normal((1, round(SECONDS * RATE)), np.float32), 2, axis=0)
+    spectrum = np.fft.rfft(mixture)
+    frequency = np.fft.rfftfreq(mixture.shape[1], 1 / RATE)
+    estimate = np.fft.irfft(below * spectrum * (frequency < 12_000), mixture.shape[1]).astype(np.float32)
+    refined = np.fft.rfft(wiener(mixture, estimate, RATE, 12_000))
+    band = (frequency > 13_000) & (frequency < 20_000)
+    gain = np.linalg.norm(refined[:, band]) / np.linalg.norm(spectrum[:, band])
+    assert gain == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 48_000])
+@pytest.mark.parametrize("frames", [1, 500, 20_000])
+def test_any_rate_and_length(rate, frames):
+    mixture = tones(300, 600)[:, :frames]
+    refined = wiener(mixture, mixture / 2, rate, 12_000)
+    assert refined.shape == mixture.shape and np.isfinite(refined).all()

@@ -1,0 +1,357 @@
+"""The command line writes what it says, all of it or nothing, and tells what is wrong in one sentence."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from conftest import make_codec, make_pipeline
+
+from dmxlib import audio, pipeline, separate
+
+ROOT = Path(__file__).parents[1]
+RATE, FRAMES = 22_050, 25_001  # 1.13 s
+
+
+def song(frames=FRAMES, gain=0.1):
+    """(2, frames): noise, each channel another."""
+    return gain * np.random.default_rng(0).uniform(-1, 1, (2, frames)).astype(np.float32)
+
+
+@pytest.fixture
+def track(tmp_path):
+    path = tmp_path / "songs" / "song.wav"
+    audio.write(path, song(), RATE, "PCM_16")
+    return path
+
+
+@pytest.fixture
+def run(model_folder, tmp_path, capsys):
+    """Run the command with the tiny model and one step; gives (exit code, stdout, stderr)."""
+
+    def command(*arguments, name=model_folder, out=tmp_path / "out", steps=1):
+        argv = [str(part) for part in (*arguments, "-n", name, "-o", out, "--steps", steps)]
+        try:
+            separate.main(argv)
+            code = 0
+        except SystemExit as exit:  # a sentence stands for code 1
+            code = exit.code
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
+                code = 1
+        return (code, *capsys.readouterr())
+
+    return command
+
+
+def integers(path):
+    return sf.read(path, dtype="int32")[0].T.astype(np.int64)
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# -- what is written ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "ending", "subtype"),
+    [
+        ([], "wav", "PCM_16"),
+        (["--int24"], "wav", "PCM_24"),
+        (["--float32"], "wav", "FLOAT"),
+        (["--flac"], "flac", "PCM_16"),
+        (["--flac", "--int24"], "flac", "PCM_24"),
+        (["--mp3"], "mp3", "MPEG_LAYER_III"),
+    ],
+)
+def test_vocals_and_the_rest_add_up_to_the_mixture(run, track, tmp_path, flags, ending, subtype):
+    code, stdout, _ = run(track, *flags)
+    paths = [tmp_path / "out" / "tiny" / "song" / f"{stem}.{ending}" for stem in ("vocals", "no_vocals")]
+    assert code == 0 and stdout.split() == [str(path) for path in paths]
+    assert files(tmp_path / "out") == [f"tiny/song/no_vocals.{ending}", f"tiny/song/vocals.{ending}"]
+    for path in paths:
+        info = sf.info(path)
+        assert (info.subtype, info.samplerate, info.channels) == (subtype, RATE, 2)
+        assert info.frames == FRAMES or ending == "mp3"
+    vocals, rest = (audio.read(path)[0] for path in paths)
+    mixture = audio.read(track)[0]
+    assert vocals.std() > 0.001 and rest.std() > 0.001
+    if subtype.startswith("PCM"):
+        error = integers(paths[0]) + integers(paths[1]) - integers(track)
+        assert np.abs(error).max() <= 2 ** (32 - audio.BITS[subtype])
+    elif subtype == "FLOAT":
+        assert np.abs(vocals + rest - mixture).max() < 1e-6
+    else:
+        assert np.corrcoef((vocals + rest)[0, :FRAMES], mixture[0])[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_length_and_rate_are_the_inputs(run, tmp_path, rate, ending):
+    path = tmp_path / f"other.{ending}"
+    audio.write(path, song(40_003), rate)
+    run(path, "--refine", "none")
+    for stem in ("vocals", "no_vocals"):
+        info = sf.info(tmp_path / "out" / "tiny" / "other" / f"{stem}.wav")
+        assert (info.samplerate, info.frames) == (rate, 40_003)
+
+
+def test_over_range_output_is_clamped_with_one_warning(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        pipeline.VocalSeparationPipeline, "generate", lambda self, waves, *_: -1.5 * waves.sign()
+    )
+    for name in ("a.wav", "b.wav"):
+        audio.write(tmp_path / name, song(gain=0.9), RATE)
+    code, _, stderr = run(tmp_path / "a.wav", tmp_path / "b.wav", "--refine", "none")
+    told = [line for line in stderr.splitlines() if line.startswith("warning")]
+    assert code == 0 and [line.split(": ")[1] for line in told] == [
+        str(tmp_path / "a.wav"),
+        str(tmp_path / "b.wav"),
+    ]
+    assert all("clamped" in line for line in told)
+    out = tmp_path / "out" / "tiny" / "a"
+    vocals, rest, mixture = map(integers, (out / "vocals.wav", out / "no_vocals.wav", tmp_path / "a.wav"))
+    assert vocals.min() == -(2**31)  # not wrapped round
+    assert np.array_equal(rest, np.clip(mixture - vocals, -(2**31), 2**31 - 2**16))
+
+
+def test_float_output_keeps_what_passes_full_scale(run, tmp_path):
+    path = tmp_path / "loud.wav"
+    with sf.SoundFile(path, "w", RATE, 2, "FLOAT") as file:
+        file.write(song(gain=3).T)
+    code, _, stderr = run(path, "--float32")
+    assert code == 0 and "warning" not in stderr
+    out = tmp_path / "out" / "tiny" / "loud"
+    total = audio.read(out / "vocals.wav")[0] + audio.read(out / "no_vocals.wav")[0]
+    assert np.allclose(total, song(gain=3), atol=1e-5)
+
+
+def test_written_vocals_are_the_pipelines(run, track, tiny_pipeline, tmp_path):
+    run(track, "--float32", "--seed", 7, steps=2)
+    settings = dict(num_inference_steps=2, generator=torch.Generator().manual_seed(7), refine="wiener")
+    expected = tiny_pipeline(audio.read(track)[0], RATE, **settings).vocals
+    written = audio.read(tmp_path / "out" / "tiny" / "song" / "vocals.wav")[0]
+    assert np.allclose(written, expected, atol=1e-6)
+
+
+def test_seed_steps_and_refinement_matter(run, track, tmp_path):
+    written = {}
+    for name, flags in {
+        "seed 0": [],
+        "again": ["--seed", 0],
+        "seed 1": ["--seed", 1],
+        "raw": ["--refine", "none"],
+        "eta": ["--eta", 1],
+    }.items():
+        assert run(track, *flags, out=tmp_path / name, steps=2)[0] == 0
+        written[name] = integers(tmp_path / name / "tiny" / "song" / "vocals.wav")
+    assert np.array_equal(written["seed 0"], written["again"])
+    for name in ("seed 1", "raw", "eta"):
+        assert not np.array_equal(written["seed 0"], written[name])
+
+
+@pytest.mark.parametrize(
+    ("start", "duration", "expected"), [(0, 0.5, 11_025), (0.4, 0.1, 2205), (1, 99, FRAMES - 22_050)]
+)
+def test_excerpt_is_cut_out(run, track, tmp_path, start, duration, expected):
+    assert run(track, "--start", start, "--duration", duration)[0] == 0
+    out = tmp_path / "out" / "tiny" / "song"
+    total = integers(out / "vocals.wav") + integers(out / "no_vocals.wav")
+    first = round(start * RATE)
+    assert total.shape[1] == expected
+    assert np.abs(total - integers(track)[:, first : first + expected]).max() <= 2**16
+
+
+def test_filename_and_verbose(run, track, tmp_path):
+    code, _, stderr = run(track, "--filename", "{stem} of {track}, once {trackext}.{ext}", "-v", "--flac")
+    assert code == 0
+    expected = [f"tiny/{stem} of song, once wav.flac" for stem in ("no_vocals", "vocals")]
+    assert files(tmp_path / "out") == expected
+    assert f"{track}: 1.1 s at 22050 Hz, 1 steps" in stderr
+
+
+def test_folders_are_searched_and_bad_songs_skipped(run, track, tmp_path):
+    folder = track.parent
+    audio.write(folder / "Ünïcode 2.FLAC", song(5000), RATE)
+    (folder / "broken.wav").write_text("no audio")
+    (folder / "cover.jpg").write_text("no audio either")
+    (folder / "._song.wav").write_text("what macOS leaves behind")
+    code, stdout, stderr = run(folder, tmp_path / "missing.wav")
+    assert code == 1 and len(stdout.splitlines()) == 4
+    errors = [line for line in stderr.splitlines() if line.startswith("error")]
+    assert len(errors) == 2 and "broken.wav" in errors[0] and "missing.wav" in errors[1]
+    names = sorted(path.name for path in (tmp_path / "out" / "tiny").iterdir())
+    assert names == ["song", "Ünïcode 2"]
+
+
+def test_songs_of_one_name_do_not_overwrite_each_other(run, track, tmp_path):
+    audio.write(tmp_path / "song.flac", song(5000), RATE)
+    code, stdout, stderr = run(track, tmp_path / "song.flac")
+    assert code == 1 and len(stdout.split()) == 2 and "--filename" in stderr
+    assert sf.info(tmp_path / "out" / "tiny" / "song" / "vocals.wav").frames == FRAMES
+
+
+def test_models_are_listed(run, model_folder, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "PRETRAINED", model_folder.parent)
+    assert run("--list-models")[:2] == (0, "tiny\n")
+
+
+def test_no_song_is_a_usage_error(run):
+    code, _, stderr = run()
+    assert code == 2 and "name at least one song" in stderr
+
+
+# -- what cannot be used ------------------------------------------------------------------------------------
+
+
+def one_sentence(result, *words):
+    code, stdout, stderr = result
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert code == 1 and stdout == "" and len(errors) == 1, stderr
+    assert "Traceback" not in stderr and errors[0].endswith(".")
+    assert all(str(word) in errors[0] for word in words), errors[0]
+
+
+def bad_input(kind, path):
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("la la la " * 500)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "no frames":
+        sf.write(path, np.zeros((0, 2)), RATE)
+    elif kind == "nan":
+        wave = song(3 * FRAMES)
+        wave[1, -5] = np.nan
+        sf.write(path, wave.T, RATE, subtype="FLOAT")
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "folder", "no frames", "nan"])
+def test_bad_input_is_told_in_one_sentence(run, tmp_path, kind):
+    path = tmp_path / "bad.wav"
+    bad_input(kind, path)
+    one_sentence(run(path), path)
+    assert not (tmp_path / "out").exists() or files(tmp_path / "out") == []
+
+
+def test_truncated_flac_leaves_nothing_and_an_older_result_alone(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(separate, "BLOCK_SECONDS", 1)  # so that it is noticed after much is written
+    path = tmp_path / "song.flac"
+    audio.write(path, song(6 * RATE), RATE)
+    assert run(path)[0] == 0
+    out = tmp_path / "out" / "tiny" / "song"
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    one_sentence(run(path, "--seed", 1), path, "truncated")
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+    one_sentence(run(path, out=tmp_path / "new"), path)
+    assert files(tmp_path / "new") == []
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "no/such/folder"])
+def test_unknown_model_is_told(run, track, tmp_path, name):
+    one_sentence(run(track, name=name), name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoint_with_a_missing_file_is_told(run, track, model_folder, tmp_path):
+    copy = shutil.copytree(model_folder, tmp_path / "copy")
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    one_sentence(run(track, name=copy), copy)
+
+
+@pytest.mark.parametrize("place", ["model.pt", "copy/unet/diffusion_pytorch_model.bin"])
+def test_pickle_as_a_checkpoint_is_refused(run, track, model_folder, evil, tmp_path, place):
+    copy = shutil.copytree(model_folder, tmp_path / "copy")
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    path = tmp_path / place
+    path.write_bytes(pickle.dumps(evil))
+    name = path if place == "model.pt" else copy
+    one_sentence(run(track, name=name), name)
+    assert not evil.marker.exists()
+
+
+def test_file_in_the_output_folders_place_is_told(run, track, tmp_path):
+    (tmp_path / "out").write_text("I am a file")
+    one_sentence(run(track), "cannot be written", "choose another folder")
+    assert (tmp_path / "out").read_text() == "I am a file"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--start", 9],
+        ["--start", -1],
+        ["--start", "nan"],
+        ["--duration", 0],
+        ["--duration", -2],
+        ["--overlap", 0.7],
+        ["--filename", "{song}.{ext}"],
+        ["--filename", "{track.up}{stem}.{ext}"],
+        ["--filename", "{track}.{ext}"],
+        ["--filename", "{stem}.docx"],
+        ["--flac", "--float32"],
+        ["--device", "abacus"],
+    ],
+    ids=str,
+)
+def test_flags_out_of_range_are_told(run, track, tmp_path, flags):
+    one_sentence(run(track, *flags))
+    assert not (tmp_path / "out").exists() or files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("steps", [0, 3, -1])
+def test_steps_out_of_range_are_told(run, track, steps):
+    one_sentence(run(track, steps=steps), "number of steps")
+
+
+# -- as a user runs it --------------------------------------------------------------------------------------
+
+
+def python(*arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **options)
+
+
+def test_the_command(track, model_folder, tmp_path):
+    arguments = ["-m", "dmxlib.separate", track, tmp_path / "none.wav", "-n", model_folder, "--steps", 1]
+    done = python(*arguments, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"error: {tmp_path / 'none.wav'}" in done.stderr
+    assert done.stdout.split() == [f"separated/tiny/song/{stem}.wav" for stem in ("vocals", "no_vocals")]
+    assert files(tmp_path / "separated") == ["tiny/song/no_vocals.wav", "tiny/song/vocals.wav"]
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    """Two minutes, then 24, whose samples are 84 MB more; the peak, which wavers by 40, rises by less."""
+    make_pipeline(make_codec(2000)).save_pretrained(tmp_path / "model")  # chunks of 10 s
+    for name, minutes in (("short.wav", 2), ("long.wav", 24)):
+        minute = song(60 * 8000).T
+        with sf.SoundFile(tmp_path / name, "w", 8000, 2, "PCM_16") as file:
+            for _ in range(minutes):
+                file.write(minute)
+    script = """
+        import resource, torch
+        from dmxlib import separate
+        torch.set_num_threads(1)
+        for name in ("short.wav", "long.wav"):
+            separate.main([name, "-n", "model", "--steps", "1"])
+            print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    """
+    done = python("-c", textwrap.dedent(script), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    short, long = (float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak"))
+    assert sf.info(tmp_path / "separated" / "model" / "long" / "vocals.wav").frames == 24 * 60 * 8000
+    assert long - short < 60

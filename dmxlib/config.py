@@ -18,7 +18,7 @@ def parse_config(config_class, argv=None, **parser_options):
 
     Raises InputError for a missing file, an unknown key, or a value that is not of the field's type.
     """
-    parser = argparse.ArgumentParser(**parser_options)
+    parser = argparse.ArgumentParser(allow_abbrev=False, **parser_options)
     parser.add_argument(
         "--config", metavar="FILE", help="flat YAML file of the keys below; flags come after it"
     )

@@ -1,9 +1,8 @@
 """Score separators on the sung windows of a data set's test songs.
 
 `python -m dmxlib.evaluation --model NAME --data_root DIR --output_dir results/scores/RUN` writes scores.csv,
-one row a system, track, window and metric; silence.csv, the level of each system where nobody sings; and
-their medians as scores.md. A separator is a function of a track; those that need the true vocals say so by
-taking a track too.
+one row a system, track, window and metric, and their medians as scores.md. A separator is a function of a
+track; those that see the true vocals say so.
 """
 
 import csv
@@ -171,9 +170,10 @@ def silence(track: Track, vocals: np.ndarray, estimate: np.ndarray) -> dict[str,
         return wave[:, : len(frames) * size].reshape(2, -1, size)[:, frames]
 
     lost = level_rows(select(estimate, is_sung)) < level_rows(select(vocals, is_sung)) - 30
+    levels = [level_dbfs(select(wave, silent)) if silent.any() else np.nan for wave in (mixture, estimate)]
     return {
-        "silence_db": level_dbfs(select(mixture, silent)) - level_dbfs(select(estimate, silent)),
-        "sung_frames_lost": float(lost.mean()),
+        "silence_db": levels[0] - levels[1],
+        "sung_frames_lost": float(lost.mean()) if is_sung.any() else np.nan,
     }
 
 
@@ -202,28 +202,18 @@ def evaluate(separators: dict[str, Separator], tracks: list[Track], quiet: bool 
         vocals = track.vocals()
         chosen = sung_windows(track, vocals)
         pitches = [metrics.f0(vocals[:, window], track.rate) for window in chosen]
-        for system, separate in tqdm(
-            separators.items(), desc=f"score {track.name}", unit="system", disable=quiet
-        ):
+        bar = tqdm(separators.items(), desc=f"score {track.name}", unit="system", disable=quiet)
+        for system, separate in bar:
             start = time.perf_counter()
             estimate = separate(track)
             seconds = (time.perf_counter() - start) * 60 * track.rate / track.frames
             figures = {"": {"seconds_per_minute": seconds, **silence(track, vocals, estimate)}}
             for window, pitch in zip(chosen, pitches, strict=True):
-                figures[window.start / track.rate] = score(
-                    vocals[:, window], estimate[:, window], track.rate, pitch
-                )
+                pair = vocals[:, window], estimate[:, window]
+                figures[window.start / track.rate] = score(*pair, track.rate, pitch)
             for window, values in figures.items():
-                rows += [
-                    {
-                        "system": system,
-                        "track": track.name,
-                        "window": window,
-                        "metric": metric,
-                        "value": value,
-                    }
-                    for metric, value in values.items()
-                ]
+                place = {"system": system, "track": track.name, "window": window}
+                rows += [{**place, "metric": metric, "value": value} for metric, value in values.items()]
     return rows
 
 
@@ -232,10 +222,11 @@ def table(rows: list[dict]) -> str:
     systems, names = (list(dict.fromkeys(row[key] for row in rows)) for key in ("system", "metric"))
     lines = ["| system | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for system in systems:
-        values = [
-            [r["value"] for r in rows if r["system"] == system and r["metric"] == name] for name in names
-        ]
-        lines.append(f"| {system} | " + " | ".join(f"{np.nanmedian(value):.3g}" for value in values) + " |")
+        cells = [system]
+        for name in names:
+            values = [row["value"] for row in rows if (row["system"], row["metric"]) == (system, name)]
+            cells.append(f"{np.median([v for v in values if v == v] or [np.nan]):.3g}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

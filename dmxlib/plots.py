@@ -111,7 +111,11 @@ def training_curve(log, title: str):
         training, color="C0", linewidth=0.6, alpha=1 if width == 1 else 0.35, label="each training step"
     )
     if width > 1:
-        axes.plot(training.rolling(width, min_periods=1).mean(), color="C0", label=f"mean of {width} steps")
+        axes.plot(
+            training.rolling(width, min_periods=1, center=True).mean(),
+            color="C0",
+            label=f"mean of {width} steps",
+        )
     axes.plot(validation, color="C1", marker="o", markersize=4, label="validation, averaged weights")
     axes.set(title=title, xlabel="training step", ylabel="loss")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -23,7 +23,7 @@ def wiener(mixture: np.ndarray, vocals: np.ndarray, rate: int, bandwidth: float)
     size = 2 * round(WINDOW_SECONDS * rate / 2)
     window = torch.hann_window(size)
     spectrum = _stft(torch.from_numpy(mixture), window)
-    target = _stft(torch.from_numpy(mixture).mean(dim=0, keepdim=True), window).abs()
+    target = spectrum.mean(dim=0, keepdim=True).abs()
     estimate = _stft(torch.from_numpy(vocals).mean(dim=0, keepdim=True), window).abs()
     voice, rest = estimate**EXPONENT, (target - estimate).clamp(min=0) ** EXPONENT
     mask = voice / (voice + rest + 1e-8)

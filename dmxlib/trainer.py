@@ -32,10 +32,11 @@ from dmxlib.data import seeded_generator
 from dmxlib.errors import InputError
 
 MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 150, a diverged model all
-MARKER = "complete.json"  # the last file of a checkpoint to be written
-AVERAGES = (
-    "averages.safetensors"  # Accelerate would keep them as a pickle, and open any pickle in their place
-)
+# The files of a checkpoint, the marker last. Not Accelerate's own: it opens any pickle in the place of the
+# averages, and cannot load what several processes saved.
+WEIGHTS, AVERAGES, OPTIMIZER = "model.safetensors", "averages.safetensors", "optimizer.pt"
+MARKER = "complete.json"
+LOADING_ERRORS = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 @dataclass
@@ -160,7 +161,7 @@ class Run:
         accumulation = self.config.gradient_accumulation_steps
         number, done = divmod(self.step, math.ceil(len(self.loader) / accumulation))
         self.loader.set_epoch(number)
-        self.dataset.set_epoch(number)
+        self.dataset.set_epoch(number)  # with several processes Accelerate does not
         return self.accelerator.skip_first_batches(self.loader, done * accumulation)
 
     def generator(self, micro_step):
@@ -232,21 +233,15 @@ class Run:
                 f"a weight is not finite at step {self.step}, so no checkpoint was written; resume from the "
                 f"last one in {self.folder} with a lower learning_rate."
             )
-        final = self.folder / f"checkpoint-{self.step}"
-        temporary = final.with_suffix(".part")
-        self.accelerator.save_state(str(temporary))
-        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            if self.ema:
-                averages = {str(index): tensor for index, tensor in enumerate(self.ema.shadow_params)}
-                save_file(averages, temporary / AVERAGES)
-            marker = {
-                "step": self.step,
-                "skipped": self.skipped,
-                "processes": self.accelerator.num_processes,
-                "files": sorted(path.name for path in temporary.iterdir()),
-            }
-            (temporary / MARKER).write_text(json.dumps(marker))
+            final = self.folder / f"checkpoint-{self.step}"
+            temporary = final.with_suffix(".part")
+            temporary.mkdir()
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary / WEIGHTS)
+            averages = self.ema.shadow_params if self.ema else []
+            save_file({str(index): tensor for index, tensor in enumerate(averages)}, temporary / AVERAGES)
+            torch.save(self.optimizer.state_dict(), temporary / OPTIMIZER)
+            (temporary / MARKER).write_text(json.dumps({"step": self.step, "skipped": self.skipped}))
             os.replace(temporary, final)
             for old in complete_checkpoints(self.folder)[: -self.config.checkpoints_total_limit]:
                 shutil.rmtree(old)
@@ -266,7 +261,9 @@ class Run:
             lines = log.read_text().splitlines(keepends=True) if checkpoint and log.exists() else []
             # A kill may have cut the last line short, or left steps behind that will be run again.
             whole = (line for line in lines if line.endswith("\n"))
-            log.write_text("".join(line for line in whole if json.loads(line)["step"] <= self.step))
+            kept = "".join(line for line in whole if json.loads(line)["step"] <= self.step)
+            log.with_suffix(".part").write_text(kept)
+            os.replace(log.with_suffix(".part"), log)
             write_yaml(self.config, self.folder / "config.yaml")
             (self.folder / "run.json").write_text(json.dumps(run_facts(self.accelerator), indent=2))
         if self.accelerator.log_with:
@@ -274,32 +271,24 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def load_checkpoint(self, checkpoint: Path):
-        """Take over weights, optimiser, averages and counts; nothing of it may be a pickle of code."""
-        state = json.loads((checkpoint / MARKER).read_text())
-        processes = self.accelerator.num_processes
-        if state["processes"] != processes:
-            raise InputError(
-                f"{checkpoint} was written by {state['processes']} processes, not {processes}; start as many."
-            )
-        self.step, self.skipped = state["step"], state["skipped"]
+        """Take over weights, averages, optimiser and counts."""
         try:
-            self.accelerator.load_state(str(checkpoint))
-            if self.ema:
-                averages = load_file(checkpoint / AVERAGES, device=str(self.accelerator.device))
-                self.ema.shadow_params = [averages[str(index)] for index in range(len(averages))]
-                self.ema.optimization_step = self.step - self.skipped
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            EOFError,
-            pickle.UnpicklingError,
-            SafetensorError,
-        ) as error:
+            state = json.loads((checkpoint / MARKER).read_text())
+            weights = load_file(checkpoint / WEIGHTS)
+            averages = load_file(checkpoint / AVERAGES)
+            optimizer = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
+            self.accelerator.unwrap_model(self.module).load_state_dict(weights)
+            self.optimizer.load_state_dict(optimizer)
+        except LOADING_ERRORS as error:
             raise InputError(
                 f"{checkpoint} cannot be loaded: it is of other settings, damaged, or holds a pickle of "
-                "something else than numbers, which is not opened; resume from another one."
+                f"something else than numbers, which is not opened ({type(error).__name__})."
             ) from error
+        self.step, self.skipped = state["step"], state["skipped"]
+        if self.ema and averages:
+            self.ema.shadow_params = [averages[str(index)] for index in range(len(averages))]
+            self.ema.to(self.accelerator.device)
+            self.ema.optimization_step = self.step - self.skipped
 
     def finish(self):
         """Save what users load to model/, with the averaged weights."""
@@ -336,7 +325,7 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 def find_checkpoint(name: str | None, folder: Path) -> Path | None:
     """None, "latest" (the newest complete one, if any) or a path -> the checkpoint's folder.
 
-    Raises InputError where the path is a file, or a file of it is missing.
+    Raises InputError where the path is a file or incomplete, or the folder holds a later checkpoint.
     """
     if name is None:
         if complete_checkpoints(folder):
@@ -353,11 +342,11 @@ def find_checkpoint(name: str | None, folder: Path) -> Path | None:
         )
     if not (checkpoint / MARKER).is_file():
         raise InputError(f"{checkpoint} is no complete checkpoint: it has no {MARKER}; use 'latest'.")
-    missing = [
-        n for n in json.loads((checkpoint / MARKER).read_text())["files"] if not (checkpoint / n).exists()
-    ]
-    if missing:
-        raise InputError(f"{checkpoint} lacks {', '.join(missing)}; resume from another checkpoint.")
+    others = complete_checkpoints(folder)
+    if others and others[-1].resolve() != checkpoint.resolve():
+        raise InputError(
+            f"{folder} holds {others[-1].name}; remove what is later than {checkpoint}, or use latest."
+        )
     return checkpoint
 
 

@@ -90,17 +90,18 @@ def model_folder(tiny_pipeline, tmp_path_factory):
     return folder
 
 
+def reset_accelerate():
+    """Accelerate keeps its settings for the process; a run in a test has to start without them."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
 @pytest.fixture
 def fresh_accelerate():
-    """Accelerate keeps its settings for the process; every run of a test starts without them."""
-
-    def reset():
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
-
-    reset()
-    yield reset
-    reset()
+    """Every run of a test starts without the last one's settings."""
+    reset_accelerate()
+    yield reset_accelerate
+    reset_accelerate()
 
 
 class Evil:

@@ -24,7 +24,7 @@ SMALL_UNET = dict(
 )
 # What each notebook is run with beside data_root, model and output_dir, and what it promises to write.
 SMALL = {
-    "00_data": dict(start_seconds=1.0, seconds=3.0, voiced_seconds=2.0),
+    "00_data": dict(start_seconds=1.0, seconds=3.0, voiced_excerpts=1),
     "02_latent_diffusion": dict(noise_levels=[0.0, 1.0], num_inference_steps=2),
     "03_training": dict(
         max_train_steps=2, train_batch_size=2, pairs=4, chunk_frames=64, hold_out_seconds=2.0

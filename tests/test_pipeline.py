@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dmxlib import pipeline
 from dmxlib.errors import InputError
@@ -275,6 +276,13 @@ def test_pickle_in_the_place_of_weights_is_refused(copy, evil, part, name, save)
     save(evil, copy / part / name)
     refused(copy)
     assert not evil.marker.exists()
+
+
+def test_harmless_pickle_in_the_place_of_weights_is_refused_as_well(copy):
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    refused(copy)
 
 
 def test_pickle_beside_the_weights_is_not_opened(copy, evil):

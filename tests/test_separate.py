@@ -347,7 +347,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
         from dmxlib import separate
         torch.set_num_threads(1)
         for name in ("short.wav", "long.wav"):
-            separate.main([name, "-n", "model", "--steps", "1"])
+            separate.main([name, "-n", "model", "--steps", "1", "--refine", "none"])
             print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     """
     done = python("-c", textwrap.dedent(script), cwd=tmp_path)

@@ -307,16 +307,22 @@ def test_half_written_checkpoint_is_removed_and_a_whole_one_named(config, fit, b
     assert list(log_of(config)) == [1, 2, 3, 4, 5, 6]
 
 
-def test_checkpoint_of_another_number_of_processes_is_refused(config, fit, broken_off, tmp_path):
-    resumed, marker = broken_off(5), tmp_path / "run" / "checkpoint-4" / trainer.MARKER
-    marker.write_text(json.dumps({**json.loads(marker.read_text()), "processes": 2}))
-    with pytest.raises(InputError, match="2 processes, not 1"):
-        fit(resumed)
+def test_going_back_needs_the_later_checkpoints_out_of_the_way(config, fit, tmp_path):
+    fit(config)
+    back = replace(config, resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+    with pytest.raises(InputError, match="holds checkpoint-6"):
+        fit(back)
+    assert list(log_of(config)) == [1, 2, 3, 4, 5, 6]
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    assert len(fit(back).seen) == 2
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    elsewhere = replace(back, output_dir=str(tmp_path / "elsewhere"))
+    assert len(fit(elsewhere).seen) == 2 and list(log_of(elsewhere)) == [5, 6]
 
 
 def test_checkpoint_with_a_missing_file_is_refused(config, fit, broken_off, tmp_path):
     resumed, checkpoint = broken_off(5), tmp_path / "run" / "checkpoint-4"
-    (checkpoint / "optimizer.bin").unlink()
+    (checkpoint / "optimizer.pt").unlink()
     for name in ("latest", str(checkpoint)):
         with pytest.raises(InputError, match="checkpoint-4"):
             fit(replace(resumed, resume_from_checkpoint=name))
@@ -340,42 +346,28 @@ def test_pickle_file_as_checkpoint_is_refused(config, fit, evil, tmp_path):
     assert not evil.marker.exists()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "optimizer.bin",
-        "model.safetensors",
-        "pytorch_model.bin",
-        "averages.safetensors",
-        "custom_checkpoint_0.pkl",
-    ],
-)
-@pytest.mark.parametrize("dump", [lambda evil: pickle.dumps(evil), None], ids=["pickle", "torch"])
-def test_pickle_in_a_checkpoint_is_refused(config, fit, broken_off, evil, tmp_path, name, dump):
-    resumed, checkpoint = broken_off(5), tmp_path / "run" / "checkpoint-4"
-    if name == "pytorch_model.bin":
-        (checkpoint / "model.safetensors").unlink()
-    if dump:
-        (checkpoint / name).write_bytes(dump(evil))
-    else:
-        torch.save(evil, checkpoint / name)
+@pytest.mark.parametrize("name", [trainer.WEIGHTS, trainer.AVERAGES, trainer.OPTIMIZER])
+@pytest.mark.parametrize("save", [torch.save, lambda evil, path: path.write_bytes(pickle.dumps(evil, 2))])
+def test_pickle_in_a_checkpoint_is_refused(config, fit, broken_off, evil, tmp_path, name, save):
+    resumed = broken_off(5)
+    save(evil, tmp_path / "run" / "checkpoint-4" / name)
     with pytest.raises(InputError, match="checkpoint-4 .*not opened"):
         fit(resumed)
     assert not evil.marker.exists()
 
 
-@pytest.mark.parametrize("name", ["random_states_0.pkl", "scheduler.bin"])
-def test_pickle_that_a_run_does_not_need_is_not_opened(config, fit, broken_off, evil, tmp_path, name):
+@pytest.mark.parametrize("name", ["random_states_0.pkl", "custom_checkpoint_0.pkl", "pytorch_model.bin"])
+def test_pickle_of_accelerate_in_a_checkpoint_is_not_opened(config, fit, broken_off, evil, tmp_path, name):
     resumed = broken_off(5)
-    (tmp_path / "run" / "checkpoint-4" / name).write_bytes(pickle.dumps(evil))
+    torch.save(evil, tmp_path / "run" / "checkpoint-4" / name)
     fit(resumed)
     assert not evil.marker.exists()
 
 
-def test_checkpoints_hold_no_average_in_a_pickle(config, fit, tmp_path):
+def test_checkpoint_files(config, fit, tmp_path):
     fit(config)
-    files = names(complete_checkpoints(tmp_path / "run")[-1])
-    assert trainer.AVERAGES in files and not [name for name in files if name.startswith("custom")]
+    expected = sorted((trainer.WEIGHTS, trainer.AVERAGES, trainer.OPTIMIZER, trainer.MARKER))
+    assert names(complete_checkpoints(tmp_path / "run")[-1]) == expected
 
 
 def test_only_the_newest_checkpoints_are_kept(config, fit, tmp_path):

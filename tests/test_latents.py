@@ -1,0 +1,128 @@
+"""The latent cache holds what direct encoding gives, can be taken up, and fits one codec."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_codec
+
+from dmxlib import latents
+from dmxlib.errors import InputError
+from dmxlib.latents import CachedPairs, LatentConfig, build_cache, checksum, encode_batch, pairs_of
+
+
+@pytest.fixture(scope="module")
+def config(toy_root, model_folder, tmp_path_factory):
+    """A finished cache of five pairs in three shards, and two to validate."""
+    config = LatentConfig(
+        data_root=str(toy_root),
+        codec=str(model_folder / "codec"),
+        output_dir=str(tmp_path_factory.mktemp("latents") / "cache"),
+        pairs=5,
+        shard_size=2,
+        chunk_frames=64,
+        hold_out_seconds=2.0,
+        validation_pairs=2,
+    )
+    build_cache(config, quiet=True)
+    return config
+
+
+@pytest.fixture
+def folder(config):
+    """Its folder."""
+    return Path(config.output_dir)
+
+
+SHARDS = ["000000.safetensors", "000002.safetensors", "000004.safetensors", "valid.safetensors"]
+
+
+def test_cache_folder(config, folder, tiny_codec):
+    assert sorted(path.name for path in folder.iterdir()) == [*SHARDS[:3], "cache.json", SHARDS[3]]
+    settings = json.loads((folder / "cache.json").read_text())
+    assert settings == {**asdict(config), "codec_checksum": checksum(tiny_codec)}
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_items_are_those_of_direct_encoding(config, folder, tiny_codec, validation):
+    pairs = pairs_of(config, tiny_codec)[validation]
+    stage1, stage2 = (CachedPairs(folder, key, validation) for key in ("condition", "mixture"))
+    assert len(pairs) == len(stage1) == len(stage2) == (2 if validation else 5)
+    for index in range(len(pairs)):
+        expected = encode_batch(tiny_codec, {key: wave[None] for key, wave in pairs[index].items()})
+        first, second = stage1[index], stage2[index]
+        assert first.keys() == {"latents", "condition"} and second.keys() == {"latents", "mixture"}
+        for item, key in ((first, "latents"), (first, "condition"), (second, "latents")):
+            assert item[key].dtype == torch.float32
+            assert torch.allclose(item[key], expected[key][0], rtol=1e-3, atol=2e-3), key
+        assert torch.allclose(second["mixture"], expected["mixture"][0], atol=1 / 32767)
+        assert second["mixture"].std() > 0.01 and first["latents"].shape == (17, 64)
+
+
+def test_validation_hears_only_what_training_does_not(config, tiny_codec):
+    training, validation = pairs_of(config, tiny_codec)
+    for kept, held in zip(training.tracks, validation.tracks, strict=True):
+        assert kept.first == 0 and kept.last == held.first and held.frames == 2 * held.rate
+
+
+def test_deleted_shard_is_rebuilt_identically_and_others_stay(config, folder):
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    (folder / SHARDS[1]).unlink()
+    (folder / "000004.part").write_bytes(b"what a kill left behind")
+    build_cache(config, quiet=True)
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.s*")}
+    for name in SHARDS:
+        assert after[name][0] == before[name][0]
+        assert (after[name][1] == before[name][1]) == (name != SHARDS[1])
+    (folder / "000004.part").unlink()
+
+
+def test_finished_cache_encodes_nothing(config, monkeypatch):
+    monkeypatch.setattr(latents, "encode_batch", None)
+    build_cache(config, quiet=True)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"pairs": 6}, {"chunk_frames": 32}])
+def test_other_settings_are_refused(config, folder, change):
+    with pytest.raises(InputError, match="other settings"):
+        build_cache(replace(config, **change), quiet=True)
+    assert json.loads((folder / "cache.json").read_text())["pairs"] == 5
+
+
+def test_codec_that_was_trained_further_is_refused(config, monkeypatch):
+    codec = make_codec(24_000)
+    with torch.no_grad():
+        next(codec.encoder.parameters())[0] += 0.01
+    monkeypatch.setattr(latents.Codec, "load", lambda name: codec)
+    with pytest.raises(InputError, match="other settings"):
+        build_cache(config, quiet=True)
+
+
+def test_checksum_follows_what_latents_depend_on(tiny_codec):
+    codec = make_codec(24_000)
+    assert checksum(codec) == checksum(tiny_codec)
+    codec.register_to_config(latent_mean=[0.0] * 16)
+    assert checksum(codec) != checksum(tiny_codec)
+
+
+@pytest.mark.parametrize("missing", [SHARDS[1], SHARDS[3], "cache.json"])
+def test_missing_shard_is_told(folder, missing):
+    path = folder / missing
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(InputError, match=missing if missing in SHARDS else "python -m dmxlib.latents"):
+            for validation in (False, True):
+                CachedPairs(folder, "condition", validation)
+    finally:
+        path.write_bytes(content)
+
+
+def test_command_line(config, folder):
+    (folder / SHARDS[0]).unlink()
+    latents.main([f"--{key}={value}" for key, value in asdict(config).items()])
+    assert (folder / SHARDS[0]).is_file()
+    with pytest.raises(SystemExit, match="^error: .* other settings"):
+        latents.main(["--output_dir", str(folder), "--codec", config.codec])

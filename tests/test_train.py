@@ -1,0 +1,425 @@
+"""Both stages train from the real command, survive a kill, and run in two processes."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import reset_accelerate
+from PIL import Image
+from safetensors.torch import load_file
+
+from dmxlib import train, train_codec, trainer
+from dmxlib.config import parse_config
+from dmxlib.data import seeded_generator
+from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
+from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.train import TrainConfig, TrainStep, make_pipeline
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "chunk_frames": 64,
+    "level_channels": "[16, 16, 16]",
+    "attention_from": 2,
+    "fourier_channels": 16,
+    "time_channels": 16,
+    "train_batch_size": 2,
+    "learning_rate": 1e-3,
+    "lr_warmup_steps": 2,
+    "ema_decay": 0.9,
+}
+
+
+@pytest.fixture(scope="module")
+def cache(toy_root, model_folder, tmp_path_factory):
+    """The config of a latent cache of eight pairs."""
+    config = LatentConfig(
+        data_root=str(toy_root),
+        codec=str(model_folder / "codec"),
+        output_dir=str(tmp_path_factory.mktemp("latents")),
+        pairs=8,
+        shard_size=8,
+        chunk_frames=64,
+        hold_out_seconds=2.0,
+        validation_pairs=1,
+    )
+    build_cache(config, quiet=True)
+    return config
+
+
+@pytest.fixture(scope="module")
+def flags(cache):
+    """Makes the command's flags from a folder and settings."""
+
+    def make(output_dir, **settings):
+        shared = {"codec": cache.codec, "latent_cache": cache.output_dir, "output_dir": output_dir}
+        return [f"--{key}={value}" for key, value in {**SMALL, **shared, **settings}.items()]
+
+    return make
+
+
+def run(flags, module=train, pictures=False):
+    """A command in this process; without the pictures, each of which takes a second."""
+    reset_accelerate()
+    with pytest.MonkeyPatch.context() as patch:
+        if not pictures:
+            patch.setattr(module, "save_spectrograms", lambda *_: None)
+        try:
+            module.main(flags)
+        finally:
+            reset_accelerate()
+
+
+@pytest.fixture(scope="module")
+def stage1(flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "stage1"
+    run(flags(folder, max_train_steps=4, checkpointing_steps=2, validation_steps=2), pictures=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stage2(flags, stage1):
+    folder = stage1.with_name("stage2")
+    model = dict(pretrained_model_name_or_path=stage1 / "model", train_conditioner="true")
+    run(flags(folder, max_train_steps=2, chunk_frames=512, **model))
+    return folder
+
+
+def log_of(folder, key="loss"):
+    """step -> value, from the run's log; asserts that no step stands there twice."""
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    pairs = [(record["step"], record[key]) for record in records if key in record]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+def parts(folder):
+    """Name of each part of a saved system -> its weights."""
+    paths = folder.glob("model/*/*.safetensors")
+    return {path.parent.name: load_file(path) for path in paths}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+# -- the two stages -----------------------------------------------------------------------------------------
+
+
+def test_run_folder(stage1):
+    names = {path.name for path in stage1.iterdir()}
+    assert {
+        "config.yaml",
+        "run.json",
+        "log.jsonl",
+        "samples",
+        "model",
+        "checkpoint-2",
+        "checkpoint-4",
+    } <= names
+    config = parse_config(TrainConfig, ["--config", str(stage1 / "config.yaml")])
+    assert config.output_dir == str(stage1) and config.level_channels == [16, 16, 16]
+    pictures = sorted((stage1 / "samples").iterdir())
+    assert [path.name for path in pictures] == [f"step-00000{step}.png" for step in (0, 2, 4)]
+    assert all(np.asarray(Image.open(path)).std() > 10 for path in pictures)
+    assert list(log_of(stage1)) == [1, 2, 3, 4] and list(log_of(stage1, "validation_loss")) == [0, 2, 4]
+    assert json.loads((stage1 / "run.json").read_text())["processes"] == 1
+
+
+def test_stages_train_what_they_should(stage1, stage2, tiny_codec):
+    before, after = parts(stage1), parts(stage2)
+    conditioner = tiny_codec.conditioner().state_dict()
+    assert same(before["codec"], after["codec"]) and same(before["codec"], tiny_codec.state_dict())
+    assert same(before["conditioner"], conditioner)
+    changed = [not torch.equal(after["conditioner"][key], conditioner[key]) for key in conditioner]
+    assert sum(changed) > 0.9 * len(changed)
+    assert not same(before["unet"], after["unet"])
+    assert list(log_of(stage2)) == [1, 2]
+
+
+def test_saved_system_keeps_its_own_chunk_length(stage2):
+    assert VocalSeparationPipeline.from_pretrained(stage2 / "model").config.chunk_frames == 64
+    assert parse_config(TrainConfig, ["--config", str(stage2 / "config.yaml")]).chunk_frames == 64
+
+
+def test_averages_are_what_is_saved(stage1):
+    averages = load_file(stage1 / "checkpoint-4" / trainer.AVERAGES)
+    last = load_file(stage1 / "checkpoint-4" / "model.safetensors")
+    names = [key for key in last if not key.endswith("time_proj.weight")]
+    saved = {f"unet.{key}": value for key, value in parts(stage1)["unet"].items()}
+    assert len(averages) >= len(names) - 1
+    assert all(any(torch.equal(saved[key], value) for value in averages.values()) for key in names)
+    assert not any(torch.equal(saved[key], last[key]) for key in names if last[key].dim() > 1)
+
+
+def make_step(cache, conditioner):
+    config = TrainConfig(**{**SMALL, "level_channels": [16, 16, 16]}, codec=cache.codec)
+    torch.manual_seed(0)
+    validation = CachedPairs(cache.output_dir, "mixture" if conditioner else "condition", validation=True)
+    return TrainStep(make_pipeline(config), conditioner, validation)
+
+
+@pytest.mark.parametrize("conditioner", [False, True], ids=["stage1", "stage2"])
+def test_cache_and_raw_audio_give_the_same_loss(cache, tiny_codec, conditioner):
+    step = make_step(cache, conditioner)
+    raw = pairs_of(cache, tiny_codec)[0]
+    cached = CachedPairs(cache.output_dir, "mixture" if conditioner else "condition")
+    losses = {"raw": [], "cached": []}
+    for key, pairs in (("raw", raw), ("cached", cached)):
+        for indices in ((0, 1), (2, 3)):
+            batch = torch.utils.data.default_collate([pairs[index] for index in indices])
+            losses[key].append(step(batch, seeded_generator(0)).item())
+    assert losses["raw"] == pytest.approx(losses["cached"], rel=1e-4)
+    assert losses["raw"][0] != pytest.approx(losses["raw"][1], rel=1e-3)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_command_runs_on_raw_audio(flags, cache, stage1, tmp_path, stage):
+    settings = dict(latent_cache="none", data_root=cache.data_root, pairs=4, hold_out_seconds=2.0)
+    if stage == 2:
+        settings |= dict(pretrained_model_name_or_path=stage1 / "model", train_conditioner="true")
+    run(flags(tmp_path / "raw", max_train_steps=2, validation_pairs=1, **settings))
+    assert list(log_of(tmp_path / "raw")) == [1, 2]
+
+
+def test_loss_falls_on_one_batch(cache):
+    step = make_step(cache, False)
+    pairs = CachedPairs(cache.output_dir, "condition")
+    batch = torch.utils.data.default_collate([pairs[0], pairs[1]])
+    optimizer = torch.optim.AdamW(step.parameters(), 1e-2)
+    losses = []
+    for _ in range(60):
+        loss = step(batch, seeded_generator(0))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_codec_is_no_part_of_the_trained_module(cache):
+    step = make_step(cache, True).train()
+    assert not any("decoder" in name or "quantizer" in name for name in step.state_dict())
+    assert step.conditioner.training and not step.pipeline.codec.training
+    assert not any(parameter.requires_grad for parameter in step.pipeline.codec.parameters())
+
+
+def test_validation_is_repeatable(cache, tmp_path, monkeypatch):
+    step = make_step(cache, False)
+    monkeypatch.setattr(train, "save_spectrograms", lambda *_: None)
+    with torch.no_grad():
+        figures = [step.validate(tmp_path) for _ in range(2)]
+    assert figures[0] == figures[1] and np.isfinite(figures[0]["loss"])
+
+
+# -- what cannot be used ------------------------------------------------------------------------------------
+
+
+def test_unknown_key_is_refused(flags, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("learning_rat: 1\n")
+    with pytest.raises(SystemExit, match="^error: unknown key learning_rat;"):
+        run([*flags(tmp_path / "run"), "--config", str(config)])
+    with pytest.raises(SystemExit):
+        run([*flags(tmp_path / "run"), "--learning_rat=1"])
+    assert "unrecognized arguments: --learning_rat=1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_is_not_overwritten(flags, stage1):
+    before = (stage1 / "log.jsonl").read_text()
+    with pytest.raises(SystemExit, match="^error: .* holds a run already"):
+        run(flags(stage1, max_train_steps=9))
+    assert (stage1 / "log.jsonl").read_text() == before
+
+
+def test_cache_of_another_codec_or_length_is_refused(flags, cache, tmp_path):
+    with pytest.raises(SystemExit, match="^error: .*chunk_frames"):
+        run(flags(tmp_path / "run", chunk_frames=32))
+    copy = shutil.copytree(cache.output_dir, tmp_path / "cache")
+    settings = json.loads((copy / "cache.json").read_text())
+    (copy / "cache.json").write_text(json.dumps({**settings, "codec_checksum": "0"}))
+    with pytest.raises(SystemExit, match="^error: .*codec_checksum"):
+        run(flags(tmp_path / "run", latent_cache=copy))
+
+
+@pytest.mark.parametrize("key", ["resume_from_checkpoint", "pretrained_model_name_or_path"])
+def test_pickle_as_a_checkpoint_is_refused(flags, evil, tmp_path, key):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(pickle.dumps(evil))
+    with pytest.raises(SystemExit, match="^error: .*pickles are not opened"):
+        run(flags(tmp_path / "run", **{key: path}))
+    assert not evil.marker.exists()
+
+
+def test_diverged_run_stops_with_one_sentence(flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "MAX_SKIPPED", 3)
+    good, calls = train.v_loss, []
+
+    def bad(unet, latents, condition, generator):
+        calls.append(1)
+        loss = good(unet, latents, condition, generator)
+        return loss * float("nan") if 2 < len(calls) < 4 or len(calls) > 5 else loss
+
+    monkeypatch.setattr(train, "v_loss", bad)
+    with pytest.raises(SystemExit, match="^error: 3 steps in a row"):
+        run(flags(tmp_path / "run", max_train_steps=20, checkpointing_steps=1))
+    saved = load_file(tmp_path / "run" / "checkpoint-6" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+    assert list(log_of(tmp_path / "run", "skipped").values()) == [0, 1, 1, 1, 2, 3]
+
+
+# -- as a user runs it --------------------------------------------------------------------------------------
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def start_command(flags):
+    return subprocess.Popen([sys.executable, ROOT / "dmxlib" / "train.py", *flags], env=ENVIRONMENT)
+
+
+def start_fork(flags):
+    """The same without the ten seconds of imports."""
+    process = multiprocessing.get_context("fork").Process(target=run, args=(flags,))
+    process.start()
+    return process
+
+
+def kill_after(steps, process, folder):
+    """Kill a run as soon as its log says so many steps."""
+    deadline, log = time.time() + 240, folder / "log.jsonl"
+    while time.time() < deadline and (not log.exists() or log.read_text().count('"grad_norm"') < steps):
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    code = process.wait() if isinstance(process, subprocess.Popen) else process.join() or process.exitcode
+    assert code == -signal.SIGKILL  # it was still at work
+
+
+def test_kill_and_resume_is_the_unbroken_run(flags, tmp_path):
+    settings = dict(max_train_steps=40, checkpointing_steps=3, validation_steps=1000)
+    moments = random.Random(0)
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    run(flags(unbroken, **settings))
+    kill_after(moments.randint(8, 14), start_command(flags(killed, **settings)), killed)
+    newest = trainer.complete_checkpoints(killed)[-1]
+    half = killed / f"checkpoint-{int(newest.name.split('-')[1]) + 3}.part"  # what a kill may leave
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(newest, half, ignore=shutil.ignore_patterns(trainer.MARKER))
+    (half / "model.safetensors").write_bytes(b"half of it")
+    with open(killed / "log.jsonl", "a") as log:
+        log.write('{"step": 9')
+    settings["resume_from_checkpoint"] = "latest"
+    kill_after(moments.randint(20, 30), start_fork(flags(killed, **settings)), killed)
+    assert len(trainer.complete_checkpoints(killed)) == 2
+    run(flags(killed, **settings))
+    assert list(log_of(killed)) == list(range(1, 41))
+    assert log_of(killed) == pytest.approx(log_of(unbroken), abs=1e-6)
+    assert log_of(killed, "validation_loss") == pytest.approx(log_of(unbroken, "validation_loss"), abs=1e-6)
+    for name, weights in parts(unbroken)["unet"].items():
+        assert torch.allclose(parts(killed)["unet"][name], weights, atol=1e-6)
+
+
+REPORTING = """
+import torch
+from safetensors.torch import save_file
+from dmxlib import train, trainer
+
+heard, forward, finish = [], train.TrainStep.forward, trainer.Run.finish
+
+def listen(step, batch, generator):
+    heard.append(batch["latents"].mean() + generator.initial_seed() % 1000)
+    return forward(step, batch, generator)
+
+def report(run):
+    tensors = {str(index): parameter.detach().clone() for index, parameter in enumerate(run.parameters)}
+    name = f"rank{run.accelerator.process_index}.safetensors"
+    save_file({**tensors, "heard": torch.stack(heard)}, run.folder / name)
+    finish(run)
+
+train.TrainStep.forward, trainer.Run.finish = listen, report
+train.main()
+"""
+
+
+def test_two_process_run_agrees_and_resumes(flags, tmp_path):
+    def launch(script, **settings):
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+        command += ["--main_process_port", "0", script, *flags(folder, **settings)]
+        environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}  # with --cpu it would start one process
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads((folder / "run.json").read_text())["processes"] == 2
+
+    folder = tmp_path / "run"
+    settings = dict(max_train_steps=6, checkpointing_steps=2, validation_steps=1000)
+    launch(ROOT / "dmxlib" / "train.py", **settings)
+    losses = log_of(folder)
+    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    unbroken = parts(folder)["unet"]
+    shutil.rmtree(folder / "checkpoint-6")
+    script = tmp_path / "reporting.py"
+    script.write_text(REPORTING)
+    launch(script, **settings, resume_from_checkpoint="latest")
+    ranks = [load_file(folder / f"rank{rank}.safetensors") for rank in (0, 1)]
+    heard = [rank.pop("heard") for rank in ranks]
+    assert len(heard[0]) == len(heard[1]) == 2 and not (heard[0] == heard[1]).any()
+    assert same(*ranks)
+    assert log_of(folder) == pytest.approx(losses, abs=1e-6)
+    for name, weights in parts(folder)["unet"].items():
+        assert torch.allclose(weights, unbroken[name], atol=1e-6)
+    run(
+        flags(folder, **{**settings, "max_train_steps": 7}, resume_from_checkpoint="latest")
+    )  # in one process
+    assert list(log_of(folder)) == [1, 2, 3, 4, 5, 6, 7]
+
+
+# -- the codec ----------------------------------------------------------------------------------------------
+
+
+def test_codec_trains_resumes_and_starts_the_next(toy_root, tmp_path):
+    settings = dict(
+        data_root=toy_root,
+        hold_out_seconds=2.0,
+        excerpt_seconds=0.4,
+        n_filters=4,
+        dimension=8,
+        n_q=2,
+        train_batch_size=4,
+        epoch_length=8,
+        validation_excerpts=2,
+        checkpointing_steps=2,
+    )
+
+    def codec_run(name, **extra):
+        values = {**settings, "output_dir": tmp_path / name, **extra}
+        run([f"--{key}={value}" for key, value in values.items()], train_codec)
+        return train_codec.Codec.load(str(tmp_path / name / "model"))
+
+    codec = codec_run("first", max_train_steps=4)
+    assert list(log_of(tmp_path / "first")) == [1, 2, 3, 4]
+    assert codec.config.latent_std is not None and codec.dimension == 8
+    shutil.copytree(tmp_path / "first" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
+    resumed = codec_run("resumed", max_train_steps=4, resume_from_checkpoint="latest")
+    for key, tensor in codec.state_dict().items():  # codebooks included: they follow in train mode only
+        assert torch.allclose(tensor, resumed.state_dict()[key], atol=1e-5), key
+    again = codec_run("second", max_train_steps=0, init=tmp_path / "first" / "model")
+    assert same(again.state_dict(), codec.state_dict())
+
+
+def test_codec_refuses_two_processes(tmp_path, monkeypatch):
+    class Two:
+        num_processes = 2
+
+    monkeypatch.setattr(train_codec, "make_accelerator", lambda config: Two())
+    with pytest.raises(SystemExit, match="one process"):
+        train_codec.main(["--output_dir", str(tmp_path)])

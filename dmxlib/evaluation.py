@@ -1,8 +1,8 @@
 """Score separators on the sung windows of a data set's test songs.
 
 `python -m dmxlib.evaluation --model NAME --data_root DIR --output_dir results/scores/RUN` writes scores.csv,
-one row a system, track, window and metric, and their medians as scores.md. A separator is a function of a
-track; those that see the true vocals say so.
+one row a system, track, window and metric, and their medians as scores.md. Every metric compares the mono
+mean at 44.1 kHz. A separator is a function of a track; those that see the true vocals say so.
 """
 
 import csv
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from dmxlib import audio, metrics
 from dmxlib.config import parse_config
-from dmxlib.data import SILENCE_DBFS, Track, level_dbfs, load_tracks
+from dmxlib.data import SILENCE_DBFS, Track, hold_out, level_dbfs, load_tracks
 from dmxlib.errors import exit_on_input_error
 from dmxlib.level import apply_levels, frame_levels, project, rms
 from dmxlib.pipeline import VocalSeparationPipeline
@@ -41,7 +41,7 @@ class EvaluationConfig:
     output_dir: str = "data/scores"
     num_inference_steps: int = 20
     seed: int = 0
-    fit_songs: int = 5
+    hold_out_seconds: float = 0.0  # above 0 the ends of the training songs are scored, which choices rest on
 
 
 # -- what the numbers are held against -----------------------------------------------------------------------
@@ -56,8 +56,8 @@ def best_gain(track: Track) -> np.ndarray:
     """The mixture times the gain that gives each window its best SDR (sees the target)."""
     mixture, vocals = track.mixture(), track.vocals()
     for window in windows(track):
-        x, v = mixture[:, window], vocals[:, window]
-        mixture[:, window] = x * np.vdot(x, v) / max(np.vdot(x, x), 1e-12)
+        x, v = (wave[:, window].mean(axis=0) for wave in (mixture, vocals))
+        mixture[:, window] *= np.vdot(x, v) / max(np.vdot(x, x), 1e-12)
     return mixture
 
 
@@ -65,7 +65,7 @@ def equalizer(songs: list[Track]) -> Separator:
     """A fixed filter: for each frequency the gain that fits the vocals of `songs` best."""
     cross, power = 0, 0
     for song in songs:
-        x, v = (stft(wave) for wave in (song.mixture(), song.vocals()))
+        x, v = (stft(wave.mean(axis=0, keepdims=True)) for wave in (song.mixture(), song.vocals()))
         cross = cross + (v * x.conj()).real.sum(dim=(0, 2), dtype=torch.float64)
         power = power + x.abs().square().sum(dim=(0, 2), dtype=torch.float64)
     gain = (cross / power.clamp(min=1e-12)).float()[:, None]
@@ -80,7 +80,7 @@ def ideal_ratio_mask(track: Track) -> np.ndarray:
 
 
 def stft(wave: np.ndarray) -> torch.Tensor:
-    """(2, frames) -> (2, 2049, STFT frames), complex."""
+    """(channels, frames) -> (channels, 2049, STFT frames), complex."""
     return torch.stft(torch.from_numpy(wave), 4096, 1024, window=torch.hann_window(4096), return_complex=True)
 
 
@@ -144,14 +144,15 @@ def above(vocals: np.ndarray, rate: int, dbfs: float) -> np.ndarray:
 
 
 def score(reference: np.ndarray, estimate: np.ndarray, rate: int, f0_reference) -> dict[str, float]:
-    """All metrics of one window, the spectral ones on the reference's voiced frames."""
+    """All metrics of one window (2, frames), the spectral ones on the reference's voiced frames."""
+    reference, estimate = metrics.mono(reference, rate), metrics.mono(estimate, rate)
     voiced = f0_reference[1]
-    rmse, missed = metrics.f0_error(f0_reference, metrics.f0(estimate, rate))
+    rmse, missed = metrics.f0_error(f0_reference, metrics.f0(estimate, metrics.RATE))
     return {
         "sdr": metrics.sdr(reference, estimate),
         "si_sdr": metrics.si_sdr(reference, estimate),
-        "lsd": metrics.lsd(reference, estimate, rate, voiced),
-        "mel_mae": metrics.mel_mae(reference, estimate, rate, voiced),
+        "lsd": metrics.lsd(reference, estimate, metrics.RATE, voiced),
+        "mel_mae": metrics.mel_mae(reference, estimate, metrics.RATE, voiced),
         "log_f0_rmse": rmse,
         "missed_voiced": missed,
     }
@@ -230,12 +231,22 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def make_separators(pipeline: VocalSeparationPipeline, config: EvaluationConfig) -> dict[str, Separator]:
+def load_songs(config: EvaluationConfig) -> tuple[list[Track], list[Track]]:
+    """(songs to learn from, songs to score)."""
+    training = load_tracks(config.data_root, "train")
+    if config.hold_out_seconds:
+        return hold_out(training, config.hold_out_seconds)
+    return training, load_tracks(config.data_root, "test")
+
+
+def make_separators(
+    pipeline: VocalSeparationPipeline, config: EvaluationConfig, training: list[Track]
+) -> dict[str, Separator]:
     """The systems of the table, from doing nothing to the ideal ratio mask; both level rules are compared."""
     separators = {
         "mixture": identity,
         "mixture at its best gain": best_gain,
-        "fixed equalizer": equalizer(load_tracks(config.data_root, "train")[: config.fit_songs]),
+        "fixed equalizer": equalizer(training),
     }
     for rule in ("drawn", "projected"):
         ruled = VocalSeparationPipeline(
@@ -253,7 +264,8 @@ def main(argv=None) -> None:
     """Command line."""
     config = parse_config(EvaluationConfig, argv, prog="python -m dmxlib.evaluation", description=__doc__)
     pipeline = VocalSeparationPipeline.from_pretrained(config.model)
-    rows = evaluate(make_separators(pipeline, config), load_tracks(config.data_root, "test"))
+    training, songs = load_songs(config)
+    rows = evaluate(make_separators(pipeline, config, training), songs)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "scores.csv", "w", newline="") as file:

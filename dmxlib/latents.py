@@ -35,7 +35,7 @@ class LatentConfig:
     pairs: int = 1024
     shard_size: int = 64
     chunk_frames: int = 512
-    hold_out_seconds: float = 40.0
+    hold_out_seconds: float = 8.0
     validation_pairs: int = 32
     seed: int = 0
 

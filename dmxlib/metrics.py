@@ -1,8 +1,9 @@
 """How close an estimated voice is to the true one: waveform, spectrum and pitch.
 
 Audio is a float array of shape (channels, frames) in [-1, 1]. `sdr` and `si_sdr` compare the waveforms, all
-channels at once and at the rate they come in. The others compare the mono mean at 44.1 kHz on one grid of
-frames, 2048 samples long and one every 512, so that a voiced mask made here fits every spectrogram made here.
+channels at once and at the rate they come in; our tables give them the mono mean at 44.1 kHz, `mono`. The
+others take that mean themselves, on one grid of frames, 2048 samples long and one every 512, so that a voiced
+mask made here fits every spectrogram made here.
 
 One rule for bad data: a score without meaning (a silent reference, fewer samples than one frame, a NaN or an
 infinity, no voiced frame) is NaN, never an exception, so that one bad track cannot end an evaluation. A
@@ -36,6 +37,16 @@ SDR_EPSILON = 1e-7  # SDX23's
 # -60 ignores three quarters of the 8-15 kHz bins of the sung frames; -100 is where the rounding of a 16-bit
 # file lies (the empty band of this stem: -99 dB), and would score it like a part of the voice.
 FLOOR_DB = -80.0
+
+
+def mono(audio: np.ndarray, rate: int) -> np.ndarray:
+    """The mean of the channels at 44.1 kHz, what all our tables score: (channels, frames) -> (1, frames).
+
+    ValueError unless the shape is (channels, frames).
+    """
+    # Single precision halves the memory; its rounding, 2^-24 or -144 dB, lies far under the floor.
+    mean = _audio(audio).mean(axis=0, keepdims=True).astype(np.float32)
+    return mean if rate == RATE else soxr.resample(mean.T, rate, RATE).T
 
 
 def sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
@@ -108,12 +119,12 @@ def f0(audio: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
     shape is (channels, frames).
     Source: Mauch and Dixon, "pYIN: a fundamental frequency estimator", ICASSP 2014.
     """
-    mono = _mono(audio, rate)
-    if not (_usable(mono, FRAME) and mono.any()):
-        frames = 1 + len(mono) // HOP
+    signal = mono(audio, rate)[0]
+    if not (_usable(signal, FRAME) and signal.any()):
+        frames = 1 + len(signal) // HOP
         return np.full(frames, np.nan), np.zeros(frames, dtype=bool)
     hertz, voiced, _ = librosa.pyin(
-        mono, fmin=F0_MIN_HZ, fmax=F0_MAX_HZ, sr=RATE, frame_length=FRAME, hop_length=HOP
+        signal, fmin=F0_MIN_HZ, fmax=F0_MAX_HZ, sr=RATE, frame_length=FRAME, hop_length=HOP
     )
     return hertz, voiced
 
@@ -154,7 +165,7 @@ def f0_error(
 
 def _log_difference(reference, estimate, rate, voiced, power) -> np.ndarray:
     """log10 P - log10 P_hat, both floored, (bands, frames kept); no frames if there is nothing to score."""
-    reference, estimate = (_mono(audio, rate) for audio in _pair(reference, estimate))
+    reference, estimate = (mono(audio, rate)[0] for audio in _pair(reference, estimate))
     kept = _kept_frames(voiced, 1 + len(reference) // HOP)
     nothing = np.empty((1, 0))
     if not (_usable(reference, FRAME) and _usable(estimate, FRAME)):
@@ -174,12 +185,12 @@ def _kept_frames(voiced, frames: int) -> np.ndarray:
     return kept
 
 
-def _power(mono: np.ndarray) -> np.ndarray:
-    return np.abs(librosa.stft(mono, n_fft=FRAME, hop_length=HOP)) ** 2  # (bins, frames)
+def _power(signal: np.ndarray) -> np.ndarray:
+    return np.abs(librosa.stft(signal, n_fft=FRAME, hop_length=HOP)) ** 2  # (bins, frames)
 
 
-def _mel_power(mono: np.ndarray) -> np.ndarray:
-    return librosa.feature.melspectrogram(S=_power(mono), sr=RATE, n_mels=MEL_BANDS)  # (bands, frames)
+def _mel_power(signal: np.ndarray) -> np.ndarray:
+    return librosa.feature.melspectrogram(S=_power(signal), sr=RATE, n_mels=MEL_BANDS)  # (bands, frames)
 
 
 def _pair(reference, estimate) -> tuple[np.ndarray, np.ndarray]:
@@ -196,12 +207,6 @@ def _audio(audio) -> np.ndarray:
     if audio.ndim != 2:
         raise ValueError(f"audio must have shape (channels, frames), got {audio.shape}")
     return audio
-
-
-def _mono(audio, rate: int) -> np.ndarray:
-    # Single precision halves the memory; its rounding, 2^-24 or -144 dB, lies far under the floor.
-    mono = _audio(audio).mean(axis=0).astype(np.float32)
-    return mono if rate == RATE else soxr.resample(mono, rate, RATE)
 
 
 def _usable(audio: np.ndarray, least: int) -> bool:

@@ -31,7 +31,7 @@ class TrainConfig(TrainerConfig):
     latent_cache: str | None = None
     data_root: str = "data/toy"
     pairs: int = 1024
-    hold_out_seconds: float = 40.0
+    hold_out_seconds: float = 8.0
     validation_pairs: int = 32
     chunk_frames: int = 512
     level_channels: list = field(default_factory=lambda: [128, 128, 192, 192, 256, 256])

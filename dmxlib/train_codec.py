@@ -26,7 +26,7 @@ class CodecTrainConfig(TrainerConfig):
     """The loop's settings, the data's, and the codec's size (read only where `init` is none)."""
 
     data_root: str = "data/toy"
-    hold_out_seconds: float = 40.0
+    hold_out_seconds: float = 8.0
     excerpt_seconds: float = 1.7
     epoch_length: int = 2000
     init: str | None = None

@@ -407,13 +407,34 @@ def test_codec_trains_resumes_and_starts_the_next(toy_root, tmp_path):
 
     codec = codec_run("first", max_train_steps=4)
     assert list(log_of(tmp_path / "first")) == [1, 2, 3, 4]
+    last = json.loads((tmp_path / "first" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["validation_sdr_quantized"] != last["validation_sdr"]
+    assert 0 < last["validation_codebook_usage"] < 1
     assert codec.config.latent_std is not None and codec.dimension == 8
     shutil.copytree(tmp_path / "first" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
     resumed = codec_run("resumed", max_train_steps=4, resume_from_checkpoint="latest")
     for key, tensor in codec.state_dict().items():  # codebooks included: they follow in train mode only
         assert torch.allclose(tensor, resumed.state_dict()[key], atol=1e-5), key
+    judged = codec_run("judged", max_train_steps=1, adversarial_weight=1.0)
+    assert judged.state_dict().keys() == codec.state_dict().keys()  # the discriminator is not saved with it
     again = codec_run("second", max_train_steps=0, init=tmp_path / "first" / "model")
     assert same(again.state_dict(), codec.state_dict())
+
+
+def test_discriminator_and_codec_learn_from_their_own_losses():
+    torch.manual_seed(0)
+    adversary, wave = train_codec.Adversary(1), torch.randn(1, 1, 4096)
+    noise = torch.nn.Parameter(torch.randn(1, 1, 4096))
+    weights = list(adversary.parameters())
+    gradients = torch.autograd.grad(adversary(noise, wave), [noise, *weights])
+    # the codec's terms leave no gradient in the discriminator's weights: without them it is the same
+    real, fake = (adversary.discriminator(signal)[0] for signal in (wave, noise.detach()))
+    hinge = sum((1 - r).relu().mean() + (1 + f).relu().mean() for r, f in zip(real, fake, strict=True)) / len(
+        real
+    )
+    for expected, gradient in zip(torch.autograd.grad(hinge, weights), gradients[1:], strict=True):
+        torch.testing.assert_close(gradient, expected)
+    assert gradients[0].abs().sum() > 0
 
 
 def test_codec_refuses_two_processes(tmp_path, monkeypatch):

@@ -1,137 +1,45 @@
-"""Score separators on the sung windows of a data set's test songs.
+"""Separate and score: `python -m dmxlib.evaluation SYSTEM... --data SET --out results/scores`.
 
-`python -m dmxlib.evaluation --model NAME --data_root DIR --output_dir results/scores/RUN` writes scores.csv,
-one row a system, track, window and metric, and their medians as scores.md. Every metric compares the mono
-mean at 44.1 kHz. A separator is a function of a track; those that see the true vocals say so.
+Each system's scores land in <out>/<system>.csv, one row a track, excerpt and metric; what it is and how long
+it takes in <out>/<system>.json. Every metric of an excerpt compares the mono mean at 44.1 kHz. A run that was
+broken off goes on where it stopped; under `accelerate launch` the songs are split over the processes.
 """
 
+import argparse
 import csv
 import json
+import os
+import platform
+import shlex
+import statistics
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from dmxlib import audio, metrics
-from dmxlib.config import parse_config
 from dmxlib.data import SILENCE_DBFS, Track, hold_out, level_dbfs, load_tracks
-from dmxlib.errors import exit_on_input_error
-from dmxlib.level import apply_levels, frame_levels, project, rms
-from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.systems import SYSTEMS, Options, Separator, System, make_system
 from dmxlib.trainer import git_commit
 
-Separator = Callable[[Track], np.ndarray]  # (2, frames) vocals at the track's rate and length
-
-WINDOW_SECONDS = 7.0
+COLUMNS = ("system", "size", "track", "excerpt", "metric", "value", "dropped_reason")
+EXCERPT_SECONDS = 7.0
 SUNG_FRAME_SECONDS = 0.1
 SUNG_DBFS = -40.0  # a tenth of a second above it is sung, which leaves out the tails of reverb and delay
+CLIP_SECONDS = 12  # the paper's
 
 
-@dataclass
-class EvaluationConfig:
-    """What is scored, on what."""
-
-    model: str = "ldm-dmx-mini"
-    data_root: str = "data/toy"
-    output_dir: str = "data/scores"
-    num_inference_steps: int = 20
-    seed: int = 0
-    hold_out_seconds: float = 0.0  # above 0 the ends of the training songs are scored, which choices rest on
+# -- which parts of a song are scored ------------------------------------------------------------------------
 
 
-# -- what the numbers are held against -----------------------------------------------------------------------
-
-
-def identity(track: Track) -> np.ndarray:
-    """The mixture itself."""
-    return track.mixture()
-
-
-def best_gain(track: Track) -> np.ndarray:
-    """The mixture times the gain that gives each window its best SDR (sees the target)."""
-    mixture, vocals = track.mixture(), track.vocals()
-    for window in windows(track):
-        x, v = (wave[:, window].mean(axis=0) for wave in (mixture, vocals))
-        mixture[:, window] *= np.vdot(x, v) / max(np.vdot(x, x), 1e-12)
-    return mixture
-
-
-def equalizer(songs: list[Track]) -> Separator:
-    """A fixed filter: for each frequency the gain that fits the vocals of `songs` best."""
-    cross, power = 0, 0
-    for song in songs:
-        x, v = (stft(wave.mean(axis=0, keepdims=True)) for wave in (song.mixture(), song.vocals()))
-        cross = cross + (v * x.conj()).real.sum(dim=(0, 2), dtype=torch.float64)
-        power = power + x.abs().square().sum(dim=(0, 2), dtype=torch.float64)
-    gain = (cross / power.clamp(min=1e-12)).float()[:, None]
-    return lambda track: istft(gain * stft(track.mixture()), track.frames)
-
-
-def ideal_ratio_mask(track: Track) -> np.ndarray:
-    """|V| / (|V| + |A|) on the mixture's STFT (sees the target)."""
-    mixture, vocals = track.mixture(), track.vocals()
-    voice, rest = stft(vocals).abs(), stft(mixture - vocals).abs()
-    return istft(stft(mixture) * voice / (voice + rest).clamp(min=1e-8), track.frames)
-
-
-def stft(wave: np.ndarray) -> torch.Tensor:
-    """(channels, frames) -> (channels, 2049, STFT frames), complex."""
-    return torch.stft(torch.from_numpy(wave), 4096, 1024, window=torch.hann_window(4096), return_complex=True)
-
-
-def istft(spectrum: torch.Tensor, frames: int) -> np.ndarray:
-    """The inverse of `stft`."""
-    return torch.istft(spectrum, 4096, 1024, window=torch.hann_window(4096), length=frames).numpy()
-
-
-# -- the model and its parts ---------------------------------------------------------------------------------
-
-
-def generated(pipeline: VocalSeparationPipeline, config: EvaluationConfig, refine=None) -> Separator:
-    """The pipeline, raw or refined."""
-
-    def separate(track):
-        generator = torch.Generator().manual_seed(config.seed)
-        settings = dict(num_inference_steps=config.num_inference_steps, generator=generator, refine=refine)
-        return pipeline(track.mixture(), track.rate, **settings).vocals
-
-    return separate
-
-
-@torch.no_grad()
-def codec_ceiling(pipeline: VocalSeparationPipeline, rule: str, track: Track) -> np.ndarray:
-    """The true vocals through the codec, chunk by chunk, with the level by `rule` (sees the target)."""
-    codec = pipeline.codec
-    rate, hop = codec.config.sampling_rate, codec.hop_length
-    length = pipeline.config.chunk_frames * hop
-    sources = [audio.match_channels(audio.resample(wave, track.rate, rate), codec.channels) for wave in
-               (track.vocals(), track.mixture())]  # fmt: skip
-    parts = []
-    for vocals, mixture in zip(
-        *(audio.chunks([wave], length, round(0.8 * length)) for wave in sources), strict=True
-    ):
-        vocals, mixture = torch.from_numpy(vocals)[None], torch.from_numpy(mixture)[None]
-        wave = codec.decode(codec.encode(vocals))
-        if rule == "projected":
-            wave = project(wave, mixture)
-        else:
-            reference = rms(mixture)
-            wave = apply_levels(wave, frame_levels(vocals, reference, hop), reference, hop)
-        parts.append(wave[0].numpy())
-    wave = np.concatenate(list(audio.overlap_add(parts, round(0.8 * length))), axis=1)
-    return audio.fit(audio.resample(audio.stereo(wave), rate, track.rate), track.frames)
-
-
-# -- scores --------------------------------------------------------------------------------------------------
-
-
-def windows(track: Track, seconds: float = WINDOW_SECONDS) -> list[slice]:
-    """A track's whole windows, one after the other, as slices of frames."""
+def excerpts(track: Track, seconds: float = EXCERPT_SECONDS) -> list[slice]:
+    """A track's whole excerpts, one after the other, as slices of frames."""
     length = round(seconds * track.rate)
     return [slice(start, start + length) for start in range(0, track.frames - length + 1, length)]
 
@@ -143,8 +51,20 @@ def above(vocals: np.ndarray, rate: int, dbfs: float) -> np.ndarray:
     return power > 10 ** (dbfs / 10)
 
 
+def sung_excerpts(track: Track, vocals: np.ndarray) -> list[slice]:
+    """The excerpts that are at least half sung."""
+
+    def share(excerpt):
+        return above(vocals[:, excerpt], track.rate, SUNG_DBFS).mean()
+
+    return [excerpt for excerpt in excerpts(track) if share(excerpt) >= 0.5]
+
+
+# -- scores --------------------------------------------------------------------------------------------------
+
+
 def score(reference: np.ndarray, estimate: np.ndarray, rate: int, f0_reference) -> dict[str, float]:
-    """All metrics of one window (2, frames), the spectral ones on the reference's voiced frames."""
+    """All metrics of one excerpt (2, frames), the spectral ones on the reference's voiced frames."""
     reference, estimate = metrics.mono(reference, rate), metrics.mono(estimate, rate)
     voiced = f0_reference[1]
     rmse, missed = metrics.f0_error(f0_reference, metrics.f0(estimate, metrics.RATE))
@@ -156,6 +76,17 @@ def score(reference: np.ndarray, estimate: np.ndarray, rate: int, f0_reference) 
         "log_f0_rmse": rmse,
         "missed_voiced": missed,
     }
+
+
+def dropped_reason(value: float, reference: np.ndarray, estimate: np.ndarray, f0_reference) -> str:
+    """Why a score is NaN; empty where it is not."""
+    if not np.isnan(value):
+        return ""
+    if not np.isfinite(estimate).all():
+        return "estimate is not finite"
+    if not reference.any() or not estimate.any():
+        return "silent " + ("estimate" if reference.any() else "reference")
+    return "no frame voiced in both" if f0_reference[1].any() else "reference has no voiced frame"
 
 
 def silence(track: Track, vocals: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
@@ -183,101 +114,167 @@ def level_rows(frames: np.ndarray) -> np.ndarray:
     return 10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=(0, 2)) + 1e-20)
 
 
-def sung_windows(track: Track, vocals: np.ndarray) -> list[slice]:
-    """The windows that are at least half sung."""
+@dataclass
+class Song:
+    """A track with what all systems are scored against."""
 
-    def share(window):
-        return above(vocals[:, window], track.rate, SUNG_DBFS).mean()
+    track: Track
 
-    return [window for window in windows(track) if share(window) >= 0.5]
+    def __post_init__(self):
+        self.vocals = self.track.vocals()
+        self.excerpts = sung_excerpts(self.track, self.vocals)
+        self.pitches = [metrics.f0(self.vocals[:, excerpt], self.track.rate) for excerpt in self.excerpts]
 
+    def score(self, estimate: np.ndarray) -> list[dict]:
+        """Rows of (excerpt, metric, value, dropped_reason) of an estimate (2, frames).
 
-def evaluate(separators: dict[str, Separator], tracks: list[Track], quiet: bool = False) -> list[dict]:
-    """Separate every track with every separator; rows of (system, track, window, metric, value).
-
-    Figures of a whole track have no window: "seconds_per_minute" of song, "silence_db" and
-    "sung_frames_lost".
-    """
-    rows = []
-    for track in tracks:
-        vocals = track.vocals()
-        chosen = sung_windows(track, vocals)
-        pitches = [metrics.f0(vocals[:, window], track.rate) for window in chosen]
-        bar = tqdm(separators.items(), desc=f"score {track.name}", unit="system", disable=quiet)
-        for system, separate in bar:
-            start = time.perf_counter()
-            estimate = separate(track)
-            seconds = (time.perf_counter() - start) * 60 * track.rate / track.frames
-            figures = {"": {"seconds_per_minute": seconds, **silence(track, vocals, estimate)}}
-            for window, pitch in zip(chosen, pitches, strict=True):
-                pair = vocals[:, window], estimate[:, window]
-                figures[window.start / track.rate] = score(*pair, track.rate, pitch)
-            for window, values in figures.items():
-                place = {"system": system, "track": track.name, "window": window}
-                rows += [{**place, "metric": metric, "value": value} for metric, value in values.items()]
-    return rows
+        An excerpt is named by its first second; figures of the whole track, as of its silence, have none.
+        """
+        rate = self.track.rate
+        rows = [
+            {"excerpt": "", "metric": metric, "value": value, "dropped_reason": ""}
+            for metric, value in silence(self.track, self.vocals, estimate).items()
+        ]
+        for excerpt, pitch in zip(self.excerpts, self.pitches, strict=True):
+            pair = self.vocals[:, excerpt], estimate[:, excerpt]
+            for metric, value in score(*pair, rate, pitch).items():
+                reason = dropped_reason(value, *pair, pitch)
+                place = {"excerpt": excerpt.start / rate, "metric": metric}
+                rows.append({**place, "value": value, "dropped_reason": reason})
+        return rows
 
 
-def table(rows: list[dict]) -> str:
-    """The median over windows of each metric and system, in markdown; NaN are left out."""
-    systems, names = (list(dict.fromkeys(row[key] for row in rows)) for key in ("system", "metric"))
-    lines = ["| system | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for system in systems:
-        cells = [system]
-        for name in names:
-            values = [row["value"] for row in rows if (row["system"], row["metric"]) == (system, name)]
-            cells.append(f"{np.median([v for v in values if v == v] or [np.nan]):.3g}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def seconds_per_clip(separate: Separator, track: Track, repeats: int = 3) -> list[float]:
+    """Seconds that the first 12 s of a track take, after one call that is not counted."""
+    clip = replace(track, last=track.first + min(track.frames, CLIP_SECONDS * track.rate))
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        separate(clip)
+        times.append(time.perf_counter() - start)
+    return times[1:]
 
 
-def load_songs(config: EvaluationConfig) -> tuple[list[Track], list[Track]]:
-    """(songs to learn from, songs to score)."""
-    training = load_tracks(config.data_root, "train")
-    if config.hold_out_seconds:
-        return hold_out(training, config.hold_out_seconds)
-    return training, load_tracks(config.data_root, "test")
+# -- files ---------------------------------------------------------------------------------------------------
 
 
-def make_separators(
-    pipeline: VocalSeparationPipeline, config: EvaluationConfig, training: list[Track]
-) -> dict[str, Separator]:
-    """The systems of the table, from doing nothing to the ideal ratio mask; both level rules are compared."""
-    separators = {
-        "mixture": identity,
-        "mixture at its best gain": best_gain,
-        "fixed equalizer": equalizer(training),
-    }
-    for rule in ("drawn", "projected"):
-        ruled = VocalSeparationPipeline(
-            **pipeline.components, chunk_frames=pipeline.config.chunk_frames, level_rule=rule
-        )
-        ruled.set_progress_bar_config(disable=True)
-        separators[f"ldm-dmx, level {rule}"] = generated(ruled, config)
-        separators[f"ldm-dmx-refined, level {rule}"] = generated(ruled, config, "wiener")
-        separators[f"codec ceiling, level {rule}"] = partial(codec_ceiling, pipeline, rule)
-    return separators | {"ideal ratio mask": ideal_ratio_mask}
+class Scores:
+    """The two files of one system in a folder; raises InputError where they are of other settings."""
+
+    def __init__(self, folder: Path, system: str, settings: dict):
+        self.csv, self.json = folder / f"{system}.csv", folder / f"{system}.json"
+        self.rows, self.facts = [], {"system": system, **settings}
+        if self.csv.exists() and self.json.exists():
+            with open(self.csv, newline="") as file:
+                self.rows = list(csv.DictReader(file))
+            facts = json.loads(self.json.read_text())
+            if {key: facts.get(key) for key in self.facts} != self.facts:
+                raise InputError(f"{self.csv} was made with other settings; remove it or name another --out.")
+            self.facts = facts
+
+    def has(self, track: str) -> bool:
+        """Whether a track was scored already."""
+        return any(row["track"] == track for row in self.rows)
+
+    def add(self, rows: list[dict], **facts) -> None:
+        """Keep rows and facts, in the files as well."""
+        self.rows += rows
+        self.facts |= facts
+        self.csv.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.csv.with_suffix(".part")
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.csv)
+        temporary.write_text(json.dumps(self.facts, indent=2) + "\n")
+        os.replace(temporary, self.json)
+
+
+def keep_estimate(folder: Path, track: Track, vocals: np.ndarray) -> None:
+    """Write an estimate in museval's layout: <folder>/<track>/{vocals,accompaniment}.wav."""
+    audio.write(folder / track.name / "vocals.wav", vocals, track.rate, "FLOAT")
+    audio.write(folder / track.name / "accompaniment.wav", track.mixture() - vocals, track.rate, "FLOAT")
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+
+def load_songs(data_root, held_out: float) -> tuple[list[Track], list[Track]]:
+    """(songs to learn from, songs to score): the split's two, or the training songs cut in time."""
+    training = load_tracks(data_root, "train")
+    return hold_out(training, held_out) if held_out else (training, load_tracks(data_root, "test"))
+
+
+def evaluate(
+    systems: dict[str, System], tracks: list[Track], scores: dict[str, Scores], size: str, keep=None
+):
+    """Separate and score what is missing, track by track; the main process keeps the result."""
+    state = PartialState()
+    for first in tqdm(range(0, len(tracks), state.num_processes), desc="score", unit="song", disable=None):
+        rows = []
+        with state.split_between_processes(tracks[first : first + state.num_processes]) as mine:
+            for track in mine:
+                missing = [name for name in systems if not scores[name].has(track.name)]
+                song = Song(track) if missing else None
+                for name in missing:
+                    estimate = systems[name].separate(track)
+                    place = {"system": name, "size": size, "track": track.name}
+                    rows += [{**place, **row} for row in song.score(estimate)]
+                    if keep:
+                        keep_estimate(Path(keep) / name, track, estimate)
+        rows = gather_object(rows)
+        if state.is_main_process:
+            for name in systems:
+                scores[name].add([row for row in rows if row["system"] == name])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line's flags."""
+    parser = argparse.ArgumentParser(prog="python -m dmxlib.evaluation", description=__doc__)
+    parser.add_argument("systems", nargs="+", metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}")
+    parser.add_argument("--data", default="data/toy", metavar="DIR", help="a prepared data set")
+    parser.add_argument("--out", default="data/scores", metavar="DIR", help="folder to write to")
+    parser.add_argument("--model", default=Options.model, help="of ldm-dmx: one that ships, or a folder")
+    parser.add_argument("--size", default="mini", help="what the column size says")
+    parser.add_argument("--steps", type=int, default=Options.steps, help="sampling steps")
+    parser.add_argument("--seed", type=int, default=Options.seed)
+    parser.add_argument("--level", choices=("drawn", "projected"), help="of ldm-dmx, in place of its own")
+    parser.add_argument("--keep", metavar="DIR", help="keep the estimates there: <system>/<track>/vocals.wav")
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="score the last S seconds of the training songs, not the test songs: choices rest on these",
+    )
+    return parser
 
 
 @exit_on_input_error
 def main(argv=None) -> None:
     """Command line."""
-    config = parse_config(EvaluationConfig, argv, prog="python -m dmxlib.evaluation", description=__doc__)
-    pipeline = VocalSeparationPipeline.from_pretrained(config.model)
-    training, songs = load_songs(config)
-    rows = evaluate(make_separators(pipeline, config, training), songs)
-    folder = Path(config.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "scores.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    (folder / "run.json").write_text(json.dumps({**asdict(config), "commit": git_commit()}, indent=2))
-    command = " ".join(f"--{key} {value}" for key, value in asdict(config).items())
-    count = len({(row["track"], row["window"]) for row in rows if row["window"] != ""})
-    note = f"Medians over {count} windows of {WINDOW_SECONDS:.0f} s, at least half sung.\n\n"
-    (folder / "scores.md").write_text(f"`python -m dmxlib.evaluation {command}`\n\n{note}{table(rows)}")
-    print(table(rows))
+    argv = sys.argv[1:] if argv is None else argv
+    options = vars(make_parser().parse_args(argv))
+    training, tracks = load_songs(options["data"], options["held_out"])
+    made_with = {key: options[key] for key in ("model", "steps", "seed", "level")}
+    systems = {
+        name: make_system(name, Options(**made_with, training=tuple(training))) for name in options["systems"]
+    }
+    settings = {key: options[key] for key in ("size", "data", "held_out")} | made_with
+    scores = {name: Scores(Path(options["out"]), name, settings) for name in systems}
+    evaluate(systems, tracks, scores, options["size"], options["keep"])
+    for name, system in systems.items() if PartialState().is_main_process else ():
+        times = seconds_per_clip(system.separate, tracks[0])
+        scores[name].add(
+            [],
+            command=f"python -m dmxlib.evaluation {shlex.join(argv)}",
+            parameters=system.parameters,
+            seconds_per_clip=statistics.median(times),
+            seconds_std=statistics.stdev(times),
+            machine=f"{platform.machine()}, {os.cpu_count()} cores",
+            commit=git_commit(),
+        )
 
 
 if __name__ == "__main__":

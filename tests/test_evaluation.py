@@ -1,6 +1,8 @@
 """Every system of the table gets its rows, and the table orders what is known to be ordered."""
 
 import csv
+import json
+import shutil
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from dmxlib import evaluation
+from dmxlib import evaluation, metrics, systems
 from dmxlib.data import load_tracks
-from dmxlib.evaluation import EvaluationConfig, evaluate, make_separators, silence, table
+from dmxlib.evaluation import silence
+from dmxlib.report import score_table
+from dmxlib.systems import Options, make_system
 
 RATE = 8000
 
@@ -42,53 +46,125 @@ def made(rng):
     return Made(voice.astype(np.float32), 0.1 * rng.standard_normal(voice.shape, np.float32))
 
 
-def loudest(track, vocals):
-    return [max(evaluation.windows(track), key=lambda window: np.abs(vocals[:, window]).mean())]
+REFERENCES = ["mixture", "best-gain", "equalizer", "repet", "irm"]
 
 
 @pytest.fixture(scope="module")
-def rows(toy_root, tiny_pipeline):
-    """Scores of every system on the 1.2 s of the toy test song with most voice."""
-    config = EvaluationConfig(data_root=str(toy_root), num_inference_steps=1)
+def scored(toy_root, model_folder, tmp_path_factory):
+    """The folder of the command's scores on the 1.2 s of the toy test song with most voice."""
+    folder = tmp_path_factory.mktemp("scores")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "windows", partial(evaluation.windows, seconds=1.2))
-        patch.setattr(evaluation, "sung_windows", loudest)
-        separators = make_separators(tiny_pipeline, config, load_tracks(toy_root, "train"))
-        yield evaluate(separators, load_tracks(toy_root, "test"), quiet=True)
+        patch.setattr(evaluation, "sung_excerpts", loudest)
+        patch.setattr(evaluation, "CLIP_SECONDS", 1)
+        call([*REFERENCES, "ldm-dmx", "ldm-dmx-refined", "codec-ceiling"], toy_root, folder, model_folder)
+    return folder
 
 
-def value(rows, system, metric):
-    return np.nanmedian([row["value"] for row in rows if (row["system"], row["metric"]) == (system, metric)])
+def loudest(track, vocals):
+    return [max(evaluation.excerpts(track, 1.2), key=lambda excerpt: np.abs(vocals[:, excerpt]).mean())]
 
 
-def test_every_system_has_its_rows(rows):
-    systems = list(dict.fromkeys(row["system"] for row in rows))
-    assert systems[:3] == ["mixture", "mixture at its best gain", "fixed equalizer"]
-    assert systems[-1] == "ideal ratio mask" and len(systems) == 10
+def call(systems, data, out, model, *flags):
+    values = {"data": data, "out": out, "model": model, "steps": 1}
+    evaluation.main([*systems, *(f"--{key}={value}" for key, value in values.items()), *flags])
+
+
+def rows_of(folder, system):
+    with open(folder / f"{system}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def value(folder, system, metric):
+    values = [float(row["value"]) for row in rows_of(folder, system) if row["metric"] == metric]
+    return np.median(values)
+
+
+@pytest.mark.parametrize("system", [*REFERENCES, "ldm-dmx", "ldm-dmx-refined", "codec-ceiling"])
+def test_every_system_has_its_rows_and_facts(scored, system):
+    rows = rows_of(scored, system)
     metrics = {"sdr", "si_sdr", "lsd", "mel_mae", "log_f0_rmse", "missed_voiced"}
-    whole = {"seconds_per_minute", "silence_db", "sung_frames_lost"}
-    for system in systems:
-        mine = [row for row in rows if row["system"] == system]
-        assert {row["metric"] for row in mine if row["window"] != ""} == metrics
-        assert {row["metric"] for row in mine if row["window"] == ""} == whole
-        assert np.isfinite(value(rows, system, "sdr")) and value(rows, system, "seconds_per_minute") > 0
+    assert {row["metric"] for row in rows if row["excerpt"] != ""} == metrics
+    assert {row["metric"] for row in rows if row["excerpt"] == ""} == {"silence_db", "sung_frames_lost"}
+    assert {(row["system"], row["size"]) for row in rows} == {(system, "mini")}
+    assert all((row["dropped_reason"] == "") == (row["value"] != "nan") for row in rows if row["excerpt"])
+    facts = json.loads((scored / f"{system}.json").read_text())
+    assert facts["seconds_per_clip"] > 0 and facts["command"].startswith(
+        "python -m dmxlib.evaluation mixture"
+    )
+    assert (facts["parameters"] is None) == (system in REFERENCES)
 
 
-def test_those_that_see_the_vocals_come_in_order(rows):
-    sdr = partial(value, rows, metric="sdr")
-    assert sdr("mixture") < sdr("fixed equalizer") < sdr("ideal ratio mask")
-    assert sdr("mixture") < sdr("mixture at its best gain") < sdr("ideal ratio mask")
-    assert value(rows, "mixture", "silence_db") == pytest.approx(0, abs=1e-6)
-    assert value(rows, "ideal ratio mask", "lsd") < value(rows, "mixture", "lsd")
+def test_those_that_see_the_vocals_come_in_order(scored):
+    sdr = partial(value, scored, metric="sdr")
+    assert sdr("mixture") < sdr("equalizer") < sdr("irm")
+    assert sdr("mixture") < sdr("best-gain") < sdr("irm")
+    assert value(scored, "mixture", "silence_db") == pytest.approx(0, abs=1e-6)
+    assert value(scored, "irm", "lsd") < value(scored, "mixture", "lsd")
 
 
-def test_best_gain_is_the_least_squares_one(made, monkeypatch):
-    monkeypatch.setattr(evaluation, "windows", lambda track: [slice(0, RATE), slice(RATE, 3 * RATE)])
-    scaled, x, v = evaluation.best_gain(made), made.mixture(), made.vocals()
-    for window in evaluation.windows(made):
+def test_scored_songs_are_not_scored_again(scored, toy_root, model_folder, tmp_path, monkeypatch):
+    shutil.copytree(scored, tmp_path / "scores")
+    before = (tmp_path / "scores" / "mixture.csv").read_bytes()
+    monkeypatch.setattr(evaluation.Song, "score", None)
+    monkeypatch.setattr(evaluation, "CLIP_SECONDS", 1)
+    call(["mixture"], toy_root, tmp_path / "scores", model_folder)
+    assert (tmp_path / "scores" / "mixture.csv").read_bytes() == before
+    with pytest.raises(SystemExit, match="^error: .*mixture.csv was made with other settings"):
+        call(["mixture"], toy_root, tmp_path / "scores", model_folder, "--seed=1")
+    assert (tmp_path / "scores" / "mixture.csv").read_bytes() == before
+
+
+def test_estimates_are_kept(toy_root, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
+    monkeypatch.setattr(evaluation, "CLIP_SECONDS", 1)
+    call(["irm"], toy_root, tmp_path / "scores", model_folder, f"--keep={tmp_path / 'kept'}")
+    track = load_tracks(toy_root, "test")[0]
+    vocals, rest = (
+        evaluation.audio.read(tmp_path / "kept" / "irm" / track.name / f"{stem}.wav")[0]
+        for stem in ("vocals", "accompaniment")
+    )
+    np.testing.assert_allclose(vocals + rest, track.mixture(), atol=1e-6)
+
+
+def test_report_has_a_row_for_each_system(scored):
+    lines = score_table(scored).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in table[2:]] == [
+        "mixture", "best-gain", "equalizer", "repet", "ldm-dmx", "ldm-dmx-refined", "codec-ceiling", "irm",
+    ]  # fmt: skip
+    assert f" {value(scored, 'irm', 'sdr'):.3g} |" in table[-1] and "| sdr |" in table[0]
+    assert "`python -m dmxlib.evaluation mixture" in score_table(scored)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["nonsense"], "system nonsense is unknown; choose from mixture"),
+        (["ldm-dmx", "--model=nowhere"], "model nowhere cannot be loaded"),
+        (["mixture", "--data=nowhere"], "nowhere holds no tracks"),
+    ],
+)
+def test_bad_calls_are_told_in_one_sentence(toy_root, tmp_path, flags, message):
+    data = [] if "--data" in flags[-1] else [f"--data={toy_root}"]
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        evaluation.main([*data, f"--out={tmp_path}", *flags])
+
+
+def test_best_gain_is_the_least_squares_one(made):
+    scaled, v = systems.at_best_gain(systems.identity, 2.0, made), made.vocals()
+    for start in (0, 2 * RATE):
+        window = slice(start, start + 2 * RATE)
         error = [np.square((g * scaled - v)[:, window].mean(axis=0)).sum() for g in (0.99, 1, 1.01)]
         assert error[1] < min(error[0], error[2])
-    assert np.array_equal(scaled[:, 3 * RATE :], x[:, 3 * RATE :])
+
+
+def test_repetition_is_taken_out(rng):
+    """A loop of noise under a tone that sounds once: the loop goes, the tone stays."""
+    loop = np.tile(rng.standard_normal((2, 2 * RATE), np.float32), 5)
+    time = np.arange(loop.shape[1]) / RATE
+    voice = np.tile(np.sin(2 * np.pi * 500 * time) * (4.2 < time) * (time < 5.2), (2, 1)).astype(np.float32)
+    made = Made(voice, 0.1 * loop)
+    assert metrics.sdr(voice, systems.repetition(made)) > metrics.sdr(voice, made.mixture()) + 6
 
 
 def test_silence_is_measured_where_nobody_sings(made):
@@ -109,46 +185,11 @@ def test_song_without_silence_or_without_voice_is_scored(made):
     assert np.isnan(figures["sung_frames_lost"]) and figures["silence_db"] == 0
 
 
-@pytest.mark.filterwarnings("error")
-def test_table_holds_medians_without_nan():
-    place = {"track": "t", "window": 0.0}
-    values = {
-        "a": {"sdr": [1, 2, 9], "lsd": [float("nan"), 0.123456]},
-        "b": {"sdr": [3], "lsd": [float("nan")]},
-    }
-    rows = [
-        {**place, "system": system, "metric": metric, "value": value}
-        for system, figures in values.items()
-        for metric, numbers in figures.items()
-        for value in numbers
-    ]
-    assert table(rows).splitlines() == [
-        "| system | sdr | lsd |",
-        "|---|---|---|",
-        "| a | 2 | 0.123 |",
-        "| b | 3 | nan |",
-    ]
-
-
-def test_command_writes_scores(toy_root, model_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluation, "make_separators", lambda *_: {"mixture": evaluation.identity})
-    flags = {"model": model_folder, "data_root": toy_root, "output_dir": tmp_path / "scores"}
-    evaluation.main([f"--{key}={value}" for key, value in flags.items()])
-    with open(tmp_path / "scores" / "scores.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["system"] for row in rows} == {"mixture"} and rows[0].keys() >= {"track", "window", "value"}
-    text = (tmp_path / "scores" / "scores.md").read_text()
-    assert text.startswith("`python -m dmxlib.evaluation --model") and "| mixture |" in text
-    assert "| mixture |" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="^error: model nowhere cannot be loaded"):
-        evaluation.main(["--model", "nowhere"])
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("rule", ["drawn", "projected"])
-def test_codec_ceiling_is_the_voice_at_its_level(toy_root, tiny_pipeline, rule):
+def test_codec_ceiling_is_the_voice_at_its_level(toy_root, model_folder, rule):
     track = load_tracks(toy_root, "test")[0]
-    wave = evaluation.codec_ceiling(tiny_pipeline, rule, track)
+    wave = make_system("codec-ceiling", Options(model=str(model_folder), level=rule)).separate(track)
     assert wave.shape == (2, track.frames) and np.isfinite(wave).all()
     if rule == "drawn":
         levels = [10 * np.log10(np.square(signal).mean()) for signal in (wave, track.vocals())]
@@ -156,18 +197,15 @@ def test_codec_ceiling_is_the_voice_at_its_level(toy_root, tiny_pipeline, rule):
 
 
 def test_held_out_ends_are_scored_and_not_learned_from(toy_root):
-    config = EvaluationConfig(data_root=str(toy_root), hold_out_seconds=2.0)
-    training, songs = evaluation.load_songs(config)
+    training, songs = evaluation.load_songs(toy_root, 2.0)
     assert [song.name for song in songs] == [song.name for song in training]
     for song, kept in zip(songs, training, strict=True):
         assert song.frames == 2 * song.rate and song.first == kept.last
-    assert [song.name for song in evaluation.load_songs(EvaluationConfig(data_root=str(toy_root)))[1]] != [
-        song.name for song in songs
-    ]
+    assert not {song.name for song in evaluation.load_songs(toy_root, 0)[1]} & {song.name for song in songs}
 
 
 def test_a_difference_between_the_channels_is_not_scored(made):
     side = np.stack([made.rest[0], -made.rest[0]])
-    pitch = evaluation.metrics.f0(made.voice[:, :RATE], RATE)
+    pitch = metrics.f0(made.voice[:, :RATE], RATE)
     figures = evaluation.score(made.voice[:, :RATE], (made.voice + side)[:, :RATE], RATE, pitch)
     assert figures["sdr"] > 60 and figures["lsd"] < 0.1

@@ -1,0 +1,193 @@
+"""Every system of the tables by its name: what the numbers are held against, the model and its parts.
+
+A separator is a function of a track that returns the vocals, (2, frames) at the track's rate. Those that see
+the true vocals say so. Nothing is loaded before it is asked for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import librosa
+import numpy as np
+import torch
+
+from dmxlib import audio
+from dmxlib.data import Track
+from dmxlib.errors import InputError
+from dmxlib.pipeline import VocalSeparationPipeline, encode_pair
+
+Separator = Callable[[Track], np.ndarray]
+
+
+@dataclass(frozen=True)
+class System:
+    """A separator with its number of parameters and of sampling steps, where it has any."""
+
+    separate: Separator
+    parameters: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a system is made with; one that has no use for a value ignores it.
+
+    Args:
+        model: a system of `VocalSeparationPipeline.from_pretrained`.
+        steps: of sampling.
+        seed: of all noise; every track starts from it.
+        level: the level rule, see `dmxlib.level`; None is the model's own.
+        training: songs to learn a fixed filter from.
+    """
+
+    model: str = "ldm-dmx-mini"
+    steps: int = 20
+    seed: int = 0
+    level: str | None = None
+    training: tuple[Track, ...] = ()
+
+
+def make_system(name: str, options: Options) -> System:
+    """Load a system by its name in `SYSTEMS`; InputError where there is none."""
+    if name not in SYSTEMS:
+        raise InputError(f"system {name} is unknown; choose from {', '.join(SYSTEMS)}.")
+    return SYSTEMS[name](options)
+
+
+# -- what the numbers are held against -----------------------------------------------------------------------
+
+
+def identity(track: Track) -> np.ndarray:
+    """The mixture itself."""
+    return track.mixture()
+
+
+def at_best_gain(separate: Separator, seconds: float, track: Track) -> np.ndarray:
+    """A separator's output times the gain that gives the mono mean of each window of so many seconds its best
+    SDR (sees the target)."""
+    estimate, vocals = separate(track), track.vocals()
+    size = round(seconds * track.rate)
+    for start in range(0, track.frames, size):
+        x, v = (wave[:, start : start + size].mean(axis=0) for wave in (estimate, vocals))
+        estimate[:, start : start + size] *= np.vdot(x, v) / max(np.vdot(x, x), 1e-12)
+    return estimate
+
+
+def equalizer(songs) -> Separator:
+    """A fixed filter: for each frequency the gain that fits the mono mean of the vocals of `songs` best."""
+    cross, power = 0, 0
+    for song in songs:
+        x, v = (stft(wave.mean(axis=0, keepdims=True)) for wave in (song.mixture(), song.vocals()))
+        cross = cross + (v * x.conj()).real.sum(dim=(0, 2), dtype=torch.float64)
+        power = power + x.abs().square().sum(dim=(0, 2), dtype=torch.float64)
+    gain = (cross / power.clamp(min=1e-12)).float()[:, None]
+    return lambda track: istft(gain * stft(track.mixture()), track.frames)
+
+
+REPEAT_SECONDS, REPEAT_WIDTH = 30.0, 2.0  # a window that is searched for repetitions; their least distance
+
+
+def repetition(track: Track) -> np.ndarray:
+    """What does not repeat: REPET-SIM (Rafii and Pardo 2012) as in librosa's gallery, in windows of 30 s.
+
+    Each STFT frame is compared with its nearest neighbours; what rises above their median is the voice's.
+    """
+    mixture, size = track.mixture(), round(REPEAT_SECONDS * track.rate)
+    parts = [mixture[:, start : start + size] for start in range(0, track.frames, size)]
+    return np.concatenate([_not_repeated(part, track.rate) for part in parts], axis=1)
+
+
+def _not_repeated(mixture, rate):
+    spectrum = stft(mixture)
+    magnitude = spectrum.abs().mean(dim=0).numpy()
+    width = min(round(REPEAT_WIDTH * rate / 1024), (magnitude.shape[1] - 1) // 2 - 1)
+    if width < 1:  # too short to repeat anything
+        return mixture
+    background = np.minimum(
+        magnitude, librosa.decompose.nn_filter(magnitude, aggregate=np.median, metric="cosine", width=width)
+    )
+    mask = librosa.util.softmask(magnitude - background, 10 * background, power=2)
+    return istft(spectrum * torch.from_numpy(mask), mixture.shape[1])
+
+
+def ideal_ratio_mask(track: Track) -> np.ndarray:
+    """|V| / (|V| + |A|) on the mixture's STFT (sees the target)."""
+    mixture, vocals = track.mixture(), track.vocals()
+    voice, rest = stft(vocals).abs(), stft(mixture - vocals).abs()
+    return istft(stft(mixture) * voice / (voice + rest).clamp(min=1e-8), track.frames)
+
+
+def stft(wave: np.ndarray) -> torch.Tensor:
+    """(channels, frames) -> (channels, 2049, STFT frames), complex."""
+    window, signal = torch.hann_window(4096), torch.from_numpy(wave)
+    return torch.stft(signal, 4096, 1024, window=window, pad_mode="constant", return_complex=True)
+
+
+def istft(spectrum: torch.Tensor, frames: int) -> np.ndarray:
+    """The inverse of `stft`."""
+    return torch.istft(spectrum, 4096, 1024, window=torch.hann_window(4096), length=frames).numpy()
+
+
+# -- the model and its parts ---------------------------------------------------------------------------------
+
+
+def latent_diffusion(options: Options, refine: str | None = None) -> System:
+    """The pipeline, raw or refined."""
+    pipeline = load_pipeline(options)
+
+    def separate(track):
+        generator = torch.Generator().manual_seed(options.seed)
+        settings = dict(num_inference_steps=options.steps, generator=generator, refine=refine)
+        return pipeline(track.mixture(), track.rate, **settings).vocals
+
+    parts = (pipeline.unet, pipeline.conditioner)
+    return System(separate, sum(part.num_parameters() for part in parts), options.steps)
+
+
+def load_pipeline(options: Options) -> VocalSeparationPipeline:
+    """The model with the level rule that the options name."""
+    pipeline = VocalSeparationPipeline.from_pretrained(options.model)
+    pipeline.set_progress_bar_config(disable=True)
+    if options.level:
+        pipeline.register_to_config(level_rule=options.level)
+    return pipeline
+
+
+def codec_ceiling(options: Options) -> System:
+    """The true vocals through the codec (sees the target): what is lost before anything is generated."""
+    pipeline = load_pipeline(options)
+    return System(partial(through_codec, pipeline), pipeline.codec.num_parameters())
+
+
+@torch.no_grad()
+def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray:
+    """The true vocals coded chunk by chunk, their level by the pipeline's rule (sees the target)."""
+    codec = pipeline.codec
+    rate, length = codec.config.sampling_rate, pipeline.chunk_samples
+    hop = length - int(0.2 * length)
+    sources = [
+        audio.match_channels(audio.resample(wave, track.rate, rate), codec.channels)
+        for wave in (track.vocals(), track.mixture())
+    ]
+    parts = []
+    for pair in zip(*(audio.chunks([wave], length, hop) for wave in sources), strict=True):
+        vocals, mixture = (torch.from_numpy(chunk)[None] for chunk in pair)
+        latents = encode_pair(codec, vocals, mixture)
+        parts.append(pipeline.decode(latents, mixture)[0].numpy())
+    wave = np.concatenate(list(audio.overlap_add(parts, hop)), axis=1)
+    return audio.fit(audio.resample(audio.stereo(wave), rate, track.rate), track.frames)
+
+
+GAIN_SECONDS = 7.0  # one best gain each
+
+SYSTEMS = {
+    "mixture": lambda options: System(identity),
+    "best-gain": lambda options: System(partial(at_best_gain, identity, GAIN_SECONDS)),
+    "equalizer": lambda options: System(equalizer(options.training)),
+    "repet": lambda options: System(partial(at_best_gain, repetition, GAIN_SECONDS)),
+    "ldm-dmx": latent_diffusion,
+    "ldm-dmx-refined": partial(latent_diffusion, refine="wiener"),
+    "codec-ceiling": codec_ceiling,
+    "irm": lambda options: System(ideal_ratio_mask),
+}

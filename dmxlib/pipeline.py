@@ -179,8 +179,9 @@ class VocalSeparationPipeline(DiffusionPipeline):
         latents = randn_tensor(shape, generators, condition.device, condition.dtype)
         eta = min(eta, 1 - 1e-6)  # at 1 the first step takes the root of a rounding error below zero
         self.scheduler.set_timesteps(num_inference_steps, device=condition.device)
+        mixture_halves = self.unet.mixture_halves(condition, shape[-1])
         for step, timestep in enumerate(self.scheduler.timesteps):
-            v = self.unet(latents, timestep, condition).sample
+            v = self.unet(latents, timestep, mixture_halves).sample
             latents = self.scheduler.step(v, timestep, latents, eta=eta, generator=generators).prev_sample
             if callback:
                 callback(step, timestep, latents)

@@ -39,7 +39,8 @@ def main() -> None:
     for log in logs:
         training_curve(log, title=log.parent.name).savefig(log.with_name("curve.png"), dpi=110)
         print(log.with_name("curve.png"))
-    for folder in sorted({path.parent for path in Path("results").glob("scores*/**/irm.csv")}):
+    scores = {path.parent for path in Path("results").rglob("*.json") if path.with_suffix(".csv").exists()}
+    for folder in sorted(scores):
         (folder / "scores.md").write_text(score_table(folder))
         print(folder / "scores.md")
 

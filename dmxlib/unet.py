@@ -1,6 +1,7 @@
 """The paper's 1-D U-Net on diffusers' `UNet1DModel`: FiLM blocks, the mixture's latent merged in."""
 
 import inspect
+import math
 
 import torch
 from diffusers import UNet1DModel
@@ -76,17 +77,22 @@ def self_attention(channels):
 class Injection(nn.Module):
     """Merge the mixture's latent: interpolate it to the level's length, concatenate, convolve.
 
-    Nothing stands between concatenation and convolution, so the mixture's half is the same in every step.
+    Nothing stands between the two, and the convolution is therefore a sum: the mixture's half
+    is the same in every step.
     """
 
     def __init__(self, channels, condition_channels):
         super().__init__()
         self.convolution = nn.Conv1d(channels + condition_channels, channels, 1)
 
-    def forward(self, x, condition):
-        """(batch, channels, F), (batch, condition_channels, any length) -> (batch, channels, F)."""
-        condition = F.interpolate(condition, x.shape[-1], mode="area")
-        return self.convolution(torch.cat([x, condition], dim=1))
+    def mixture_half(self, condition, frames):
+        """(batch, condition_channels, any length) -> (batch, channels, frames)."""
+        condition = F.interpolate(condition, frames, mode="area")
+        return F.conv1d(condition, self.convolution.weight[:, -condition.shape[1] :], self.convolution.bias)
+
+    def forward(self, x, mixture_half):
+        """(batch, channels, F), twice -> (batch, channels, F)."""
+        return F.conv1d(x, self.convolution.weight[:, : x.shape[1]]) + mixture_half
 
 
 class VocalUNet1D(UNet1DModel):
@@ -166,24 +172,36 @@ class VocalUNet1D(UNet1DModel):
         """The number of latent frames must be a multiple of this."""
         return 2 ** max(0, len(self.config.level_channels) - 2)
 
-    def forward(self, sample: torch.Tensor, timestep, condition: torch.Tensor, return_dict: bool = True):
+    def mixture_halves(self, condition: torch.Tensor, frames: int) -> list[torch.Tensor | None]:
+        """What the mixture's latent (batch, condition_channels, any length) adds at each level.
+
+        It is the same in every sampling step: compute it once and give it to `forward` in the latent's place.
+        """
+        lengths = [frames // math.prod(map(_stride, range(i + 1))) for i in range(len(self.injections))]
+        return [
+            None if injection is None else injection.mixture_half(condition, length)
+            for injection, length in zip(self.injections, lengths, strict=True)
+        ]
+
+    def forward(self, sample: torch.Tensor, timestep, condition, return_dict: bool = True):
         """v_hat for a noisy latent.
 
         Args:
             sample: (batch, latent_channels, F), F a multiple of `frame_multiple`.
             timestep: a number, or (batch,), integer or not; the scheduler's index i is t = (i + 1) / N.
-            condition: the mixture's latent, (batch, condition_channels, any length).
+            condition: the mixture's latent, (batch, condition_channels, any length), or its `mixture_halves`.
         """
+        if torch.is_tensor(condition):
+            condition = self.mixture_halves(condition, sample.shape[-1])
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         time = self.time_mlp(self.time_proj((timestep + 1) / NUM_TRAIN_TIMESTEPS).to(sample.dtype))
         x = self.in_block(sample)
         skips = []
-        for down, injection, blocks in zip(
-            self.resamplers_down, self.injections, self.down_blocks, strict=True
-        ):
+        levels = zip(self.resamplers_down, self.injections, condition, self.down_blocks, strict=True)
+        for down, injection, mixture_half, blocks in levels:
             x = down(x)
             if injection is not None:
-                x = injection(x, condition)
+                x = injection(x, mixture_half)
             x = blocks(x, time)
             skips.append(x)
         x = self.mid_block(x, time)

@@ -74,6 +74,17 @@ def test_output_depends_on_everything(unet):
         assert (unet(*changed).sample - output).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_mixture_halves_stand_for_the_mixture(unet):
+    sample, condition = inputs()
+    output = unet(sample, 500, condition).sample
+    assert torch.equal(unet(sample, 500, unet.mixture_halves(condition, 32)).sample, output)
+    injection, x = unet.injections[1], torch.randn(2, 16, 32)
+    merged = injection(x, injection.mixture_half(condition, 32))
+    expected = injection.convolution(torch.cat([x, condition], dim=1))
+    torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_condition_reaches_every_injected_level(unet):
     for without in range(1, 4):
         changed = make_unet()

@@ -6,7 +6,7 @@ the layout of MUSDB18-HQ, which every other module reads with `load_tracks`.
 
 import argparse
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,22 +27,24 @@ SILENCE_DBFS = -60.0  # RMS below which nobody sings
 class Track:
     """A song with its vocals, read lazily: frames `first` to `last` (None: the end) of two files.
 
+    Where both are the same file it is a voice alone; without a file of vocals it is instrumental.
+
     Raises InputError on first use where the files differ in rate or length.
     """
 
     name: str
     mixture_path: Path
-    vocals_path: Path
+    vocals_path: Path | None
     first: int = 0
     last: int | None = None
 
     @cached_property
     def _info(self):
         infos = []
-        for path in (self.mixture_path, self.vocals_path):
+        for path in filter(None, (self.mixture_path, self.vocals_path)):
             with audio.open_audio(path) as file:
                 infos.append((file.samplerate, file.frames))
-        if infos[0] != infos[1]:
+        if infos[0] != infos[-1]:
             raise InputError(f"{self.vocals_path} differs in rate or length from {self.mixture_path.name}.")
         return infos[0]
 
@@ -56,6 +58,16 @@ class Track:
         """Length in frames at `rate`."""
         return (self._info[1] if self.last is None else self.last) - self.first
 
+    @property
+    def has_vocals(self) -> bool:
+        """Whether anybody sings."""
+        return self.vocals_path is not None
+
+    @property
+    def has_accompaniment(self) -> bool:
+        """Whether there is more than the vocals."""
+        return self.vocals_path != self.mixture_path
+
     def mixture(self, start: int = 0, frames: int | None = None) -> np.ndarray:
         """The mixture, (2, frames) from frame `start` on."""
         return self._read(self.mixture_path, start, frames)
@@ -66,7 +78,10 @@ class Track:
 
     def _read(self, path, start, frames):
         left = max(0, self.frames - start)
-        return audio.read(path, self.first + start, left if frames is None else min(frames, left))[0]
+        count = left if frames is None else min(frames, left)
+        if path is None:
+            return np.zeros((2, count), np.float32)
+        return audio.read(path, self.first + start, count)[0]
 
 
 def load_tracks(root, split: str) -> list[Track]:
@@ -101,6 +116,14 @@ def folder_track(folder: Path) -> Track | None:
         return Track(folder.name, files["mixture"], files["vocals"])
 
 
+def load_sources(root, split: str) -> list[Track]:
+    """The voices alone and instrumental pieces of a split, which only remixing makes songs of; maybe none."""
+    voices, music = (sorted((Path(root) / split / kind).glob("*.flac")) for kind in ("voices", "music"))
+    return [Track(path.stem, path, path) for path in voices] + [
+        Track(path.stem, path, None) for path in music
+    ]
+
+
 def _is_musdb(root: Path) -> bool:
     """Whether songs that `musdb` keeps for validation lie among the training songs, as downloaded."""
     package = Path(importlib.util.find_spec("musdb").origin).parent
@@ -133,6 +156,20 @@ def hold_out(tracks: list[Track], seconds: float) -> tuple[list[Track], list[Tra
     return kept, held
 
 
+def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[Track]]:
+    """What to train on, a list for each of the data sets `roots` (one or several), and what to validate on.
+
+    The first set is the one that validation is for: its valid songs where its training tracks are voices and
+    pieces apart, else the last `seconds` of each of its training songs.
+    """
+    roots = [roots] if isinstance(roots, str | Path) else roots
+    sets = [load_sources(root, "train") or load_tracks(root, "train") for root in roots]
+    if load_sources(roots[0], "train"):
+        return sets, load_tracks(roots[0], "valid")
+    kept, held = hold_out(sets[0], seconds)
+    return [kept, *sets[1:]], held
+
+
 # -- training pairs ------------------------------------------------------------------------------------------
 # A pair is (vocals, accompaniment), each (channels, frames). Every augmentation is a function of
 # (pair, generator).
@@ -149,6 +186,11 @@ def seeded_generator(*key: int, device="cpu") -> torch.Generator:
 def uniform(generator: torch.Generator, low: float, high: float) -> float:
     """One draw from [low, high)."""
     return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+def choice(items: Sequence, generator: torch.Generator):
+    """One of the items, each with equal probability."""
+    return items[int(torch.randint(len(items), (), generator=generator))]
 
 
 def coin(generator: torch.Generator) -> bool:
@@ -189,10 +231,14 @@ def gain(pair: Pair, generator: torch.Generator) -> Pair:
     return vocals / peak, pair[1] / peak
 
 
+def over(pair: Pair, other: Pair) -> Pair:
+    """The vocals of one excerpt over the accompaniment of another."""
+    return pair[0], audio.fit(other[1], pair[0].shape[1])  # songs shorter than an excerpt give shorter ones
+
+
 def stem_remix(pair: Pair, other: Pair, generator: torch.Generator) -> Pair:
     """The vocals of one excerpt over the accompaniment of another half of the time."""
-    # Songs shorter than an excerpt give shorter ones.
-    return (pair[0], audio.fit(other[1], pair[0].shape[1])) if coin(generator) else pair
+    return over(pair, other) if coin(generator) else pair
 
 
 class VocalPairs(torch.utils.data.Dataset):
@@ -200,12 +246,20 @@ class VocalPairs(torch.utils.data.Dataset):
 
     Which excerpt and which augmentation item `index` is depends on (seed, epoch, index) alone, never on the
     worker that makes it. Of excerpts without singing 95 % are drawn again, as in the authors' sibling paper.
+    A voice alone always gets the accompaniment of another track.
+
+    Args:
+        tracks: a list, or one list for each of several data sets: each set is drawn with equal probability,
+            then one of its tracks, then an excerpt.
     """
 
     SILENT_KEPT = 0.05
 
     def __init__(self, tracks, length, seconds, rate, channels, seed, augment=True):
-        self.tracks, self.length, self.seconds, self.rate = tracks, length, seconds, rate
+        sets = [tracks] if isinstance(tracks[0], Track) else tracks
+        self.singers = _nonempty([track for track in tracks if track.has_vocals] for tracks in sets)
+        self.bands = _nonempty([track for track in tracks if track.has_accompaniment] for tracks in sets)
+        self.length, self.seconds, self.rate = length, seconds, rate
         self.channels, self.seed, self.augment = channels, seed, augment
         self.epoch = 0
 
@@ -218,9 +272,12 @@ class VocalPairs(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         generator = seeded_generator(self.seed, self.epoch, index)
-        pair = self._sung(generator)
+        track, pair = self._sung(generator)
+        if not track.has_accompaniment:
+            pair = over(pair, self._excerpt(self._draw(self.bands, generator), generator))
+        elif self.augment:
+            pair = stem_remix(pair, self._excerpt(self._draw(self.bands, generator), generator), generator)
         if self.augment:
-            pair = stem_remix(pair, self._excerpt(generator), generator)
             for transform in (polarity, channel_flip, pitch_shift, gain):
                 pair = transform(pair, generator)
         frames = round(self.seconds * self.rate)
@@ -231,19 +288,27 @@ class VocalPairs(torch.utils.data.Dataset):
 
     def _sung(self, generator):
         for _ in range(100):  # an almost silent data set still ends
-            pair = self._excerpt(generator)
+            track = self._draw(self.singers, generator)
+            pair = self._excerpt(track, generator)
             if level_dbfs(pair[0]) > SILENCE_DBFS or uniform(generator, 0, 1) < self.SILENT_KEPT:
                 break
-        return pair
+        return track, pair
 
-    def _excerpt(self, generator):
-        track = self.tracks[int(torch.randint(len(self.tracks), (), generator=generator))]
+    def _draw(self, sets, generator):
+        # no draw for the set where there is one only
+        return choice(sets[0] if len(sets) == 1 else choice(sets, generator), generator)
+
+    def _excerpt(self, track, generator):
         margin = 2 ** (PITCH_SEMITONES / 12) if self.augment else 1  # a raised pitch shortens the excerpt
         frames = round(self.seconds * margin * track.rate)
         start = int(uniform(generator, 0, max(1, track.frames - frames)))
         vocals, mixture = track.vocals(start, frames), track.mixture(start, frames)
         sources = (vocals, mixture - vocals)
         return tuple(audio.resample(source, track.rate, self.rate) for source in sources)
+
+
+def _nonempty(lists):
+    return [items for items in lists if items]
 
 
 def level_dbfs(wave: np.ndarray) -> float:
@@ -331,14 +396,20 @@ SETS = {
 }
 
 
-def prepare(name: str, destination, source=None, quiet: bool = False) -> None:
+def prepare(name: str, destination, source=None, sing: bool = False, quiet: bool = False) -> None:
     """Write the songs of data set `name` to `destination/<split>/<track>/`; finished ones stay.
 
     A song that peaks above 1 is divided by its peak. The toy set is 16-bit wav like MUSDB18-HQ, the others
     24-bit flac. Raises InputError where the source is missing.
     """
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
-    for song in tqdm(SETS[name](source and Path(source)), desc=f"prepare {name}", unit="song", disable=quiet):
+    if name == "debian":
+        from dmxlib import debian  # it rests on this module
+
+        songs = debian.songs(destination, sing, quiet)
+    else:
+        songs = SETS[name](source and Path(source))
+    for song in tqdm(songs, desc=f"prepare {name}", unit="song", disable=quiet):
         folder = Path(destination) / song.split / song.name
         paths = [folder / (stem + ending) for stem in ("mixture", "vocals")]
         if not all(path.exists() for path in paths):
@@ -358,9 +429,12 @@ def main(argv=None) -> None:
     prepare_parser = parser.add_subparsers(required=True).add_parser(
         "prepare", help="write one data set, once"
     )
-    prepare_parser.add_argument("name", metavar="SET", choices=SETS, help=f"one of {', '.join(SETS)}")
+    prepare_parser.add_argument(
+        "name", metavar="SET", choices=[*SETS, "debian"], help=f"one of {', '.join(SETS)}, debian"
+    )
     prepare_parser.add_argument("destination", metavar="DST", help="folder to write to, e.g. data/toy")
     prepare_parser.add_argument("--source", metavar="DIR", help="where the data set as downloaded lies")
+    prepare_parser.add_argument("--sing", action="store_true", help="debian: add sung copies of the voices")
     prepare(**vars(parser.parse_args(argv)))
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dmxlib.codec import Codec
 from dmxlib.config import parse_config
-from dmxlib.data import VocalPairs, hold_out, load_tracks
+from dmxlib.data import VocalPairs, training_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.pipeline import encode_pair
 
@@ -29,7 +29,7 @@ from dmxlib.pipeline import encode_pair
 class LatentConfig:
     """What a cache is made of; kept in its cache.json."""
 
-    data_root: str = "data/toy"
+    data_root: str | list = "data/toy"
     codec: str = "data/runs/mini_codec_long/model"
     output_dir: str = "data/latents/toy"
     pairs: int = 1024
@@ -46,7 +46,7 @@ def pairs_of(config, codec: Codec) -> tuple[VocalPairs, VocalPairs]:
     Args:
         config: has data_root, pairs, chunk_frames, hold_out_seconds, validation_pairs and seed.
     """
-    kept, held = hold_out(load_tracks(config.data_root, "train"), config.hold_out_seconds)
+    kept, held = training_tracks(config.data_root, config.hold_out_seconds)
     seconds = config.chunk_frames * codec.hop_length / codec.config.sampling_rate
     excerpts = (seconds, codec.config.sampling_rate, codec.channels)
     training = VocalPairs(kept, config.pairs, *excerpts, seed=config.seed)

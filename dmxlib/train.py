@@ -29,7 +29,7 @@ class TrainConfig(TrainerConfig):
     codec: str = "data/runs/mini_codec_long/model"
     train_conditioner: bool = False
     latent_cache: str | None = None
-    data_root: str = "data/toy"
+    data_root: str | list = "data/toy"
     pairs: int = 1024
     hold_out_seconds: float = 8.0
     validation_pairs: int = 32

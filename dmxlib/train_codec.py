@@ -17,7 +17,7 @@ from encodec.msstftd import MultiScaleSTFTDiscriminator
 
 from dmxlib.codec import Codec, unit_rms
 from dmxlib.config import parse_config
-from dmxlib.data import VocalPairs, hold_out, load_tracks
+from dmxlib.data import VocalPairs, training_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.plots import save_spectrograms
 from dmxlib.trainer import TrainerConfig, make_accelerator, train
@@ -27,7 +27,7 @@ from dmxlib.trainer import TrainerConfig, make_accelerator, train
 class CodecTrainConfig(TrainerConfig):
     """The loop's settings, the data's, and the codec's size (read only where `init` is none)."""
 
-    data_root: str = "data/toy"
+    data_root: str | list = "data/toy"
     hold_out_seconds: float = 8.0
     excerpt_seconds: float = 1.7
     epoch_length: int = 2000
@@ -165,7 +165,7 @@ def main(argv=None) -> None:
             "the codec trains in one process: its codebooks are updated outside of the gradient."
         )
     codec = Codec.load(config.init) if config.init else new_codec(config)
-    kept, held = hold_out(load_tracks(config.data_root, "train"), config.hold_out_seconds)
+    kept, held = training_tracks(config.data_root, config.hold_out_seconds)
     excerpts = (config.excerpt_seconds, codec.config.sampling_rate, codec.channels)
     validation = VocalPairs(held, config.validation_excerpts, *excerpts, seed=1, augment=False)
     dataset = VocalPairs(kept, config.epoch_length, *excerpts, seed=config.seed)

@@ -1,0 +1,349 @@
+"""An open corpus out of Debian's archive: voices of many speakers, and instrumental music to lay under them.
+
+`python -m dmxlib.data prepare debian DST` fetches PACKAGES with apt-get, takes them apart with dpkg-deb (no
+root, nothing is installed) and writes below DST
+- `<split>/voices/*.flac`, one speaker's clips, cleaned, one after the other; `<split>/music/*.flac`, pieces;
+- `<split>/<song>/{mixture,vocals}.flac`: fixed mixes of the two, which every command reads as songs;
+- `packages/<package>/`: its copyright file and what was taken; `LICENSES.md` and `manifest.csv` sum them up.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pandas as pd
+import scipy.signal
+import soundfile as sf
+from tqdm import tqdm
+
+from dmxlib import audio
+from dmxlib.data import (
+    SILENCE_DBFS,
+    SPLITS,
+    Song,
+    Track,
+    choice,
+    level_dbfs,
+    load_sources,
+    seeded_generator,
+    uniform,
+)
+from dmxlib.errors import InputError
+
+RATE = 44_100
+VOICE_DBFS, MUSIC_DBFS = -26.0, -20.0  # the album's singers lie 2 to 16 dB under the accompaniment
+LOWEST_RATE = 22_050  # in Hz; narrower voices would teach that there is nothing above them
+EXCERPT_SECONDS, SHORTEST_PIECE_SECONDS = 120.0, 40.0
+SHORTEST_CLIP_SECONDS, SHORTEST_VOICE_SECONDS, PAUSE_SECONDS = 0.25, 8.0, 0.25
+SONG_SECONDS, VOICE_OVER_DB = 60.0, (-6.0, 8.0)  # the drawn gain of the voice of a song
+TRAINING_SONGS = 12  # of train; every voice of valid and of test is in a song
+
+
+@dataclass(frozen=True)
+class Package:
+    """What to take out of a package; all three expressions have to match a whole name.
+
+    Args:
+        name: of the package; an expression since some names hold a version, of which the highest is taken.
+        voices: paths of clips; the groups `language` and `speaker` tell the speakers apart.
+        language: of voices whose paths do not name it.
+        music: paths of pieces.
+        split: of the music; that of a voice follows from its language.
+    """
+
+    name: str
+    voices: str = ""
+    language: str = "en"
+    music: str = ""
+    split: str = "train"
+
+
+PACKAGES = (
+    Package("klettres-data", voices=r".*/klettres/(?P<language>\w+)/(alpha|syllab)/.*"),
+    Package("ktuberling-data", voices=r".*/sounds/(?P<language>[a-z]{2})/.*"),
+    Package("tuxpaint-stamps-default", voices=r".*_desc(_(?P<language>[a-z]+))?\.ogg"),
+    Package("gcin-voice", voices=r".*/(?P<speaker>[35])\.ogg", language="zh"),
+    Package("fillets-ng-data-cs", voices=r".*/cs/\w+-(?P<speaker>[mv])-.*", language="cs"),
+    Package("fillets-ng-data-nl", voices=r".*/nl/\w+-(?P<speaker>[mv])-.*", language="nl"),
+    Package(
+        "hedgewars-data",
+        voices=r".*/voices/(?P<speaker>[A-Za-z]+)(_(?P<language>[a-z]+))?/.*",
+        music=r".*/Data/Music/.*",
+    ),
+    Package("ardentryst", music=r".*/Music/.*"),
+    Package("asc-music", music=r".*/music/.*"),
+    Package("btanks-data", music=r".*/tunes/.*"),
+    Package("colobot-common-sounds", music=r".*/music/.*"),
+    Package("enigma-data", music=r".*/music/.*"),
+    Package("extremetuxracer-data", music=r".*/music/.*"),
+    Package("fillets-ng-data", music=r".*/music/.*"),
+    Package("flare-game", music=r".*/music/.*"),
+    Package("freedroidrpg-data", music=r".*/music/.*", split="test"),
+    Package("fretsonfire-songs-muldjord", music=r".*/song\.ogg"),
+    Package("fretsonfire-songs-sectoid", music=r".*/song\.ogg", split="test"),
+    Package("frozen-bubble-data", music=r".*/snd/.*"),
+    Package("hyperrogue-music", music=r".*/music/.*"),
+    Package("lincity-ng-data", music=r".*/music/.*"),
+    Package("marsshooter-data", music=r".*/music/.*"),
+    Package("megaglest-data", music=r".*/music/.*"),
+    Package("naev-data", music=r".*/music/.*"),
+    Package("nexuiz-music", music=r".*/cdtracks/.*"),
+    Package("noiz2sa-data", music=r".*/sounds/.*"),
+    Package("openclonk-data", music=r".*/Music\.ocg/.*", split="test"),
+    Package("planetblupi-music-ogg", music=r".*/music/.*"),
+    Package("pushover-data", music=r".*/themes/.*"),
+    Package("scorched3d-data", music=r".*/music/.*"),
+    Package("singularity-music", music=r".*/music/.*"),
+    Package("starfighter-data", music=r".*/music/.*", split="valid"),
+    Package("supertux-data", music=r".*/music/.*"),
+    Package("supertuxkart-data", music=r".*/data/music/.*"),
+    Package("torcs-data", music=r".*/music/.*"),
+    Package("trackballs-data", music=r".*/music/.*"),
+    Package("ufoai-music", music=r".*/music/.*"),
+    Package("unknown-horizons", music=r".*/music/.*", split="valid"),
+    Package("warzone2100-music", music=r".*/music/.*"),
+    Package("wesnoth-[0-9.]+-music", music=r".*/music/.*"),
+    Package("widelands-data", music=r".*/music/.*"),
+    Package("xmoto-data", music=r".*/Musics/.*"),
+    Package("zaz-data", music=r".*\.ogg"),
+)
+
+# A language is in one split, over all packages: the speakers have no names, and one who lent his voice to
+# several programs did so in his own language. Those that are not named here are for training.
+LANGUAGES = {
+    "valid": ("el", "nb", "nn", "pt_BR", "sl"),
+    "test": ("be", "de", "it", "lt", "uk"),
+}
+
+# Choirs and singing, effects, and noisy voices: ends of the paths' parts.
+EXCLUDED = re.compile(
+    r".*("
+    r"/voices/Robot/|_desc_fr\.ogg|/klettres/hu/"
+    r"|/music/(win|lose)/|/Music/(underwater|Sempridge|World_Map2)\.ogg"
+    r"|hr-domina-mountain|music_magic|cave_theme|dungeon_theme|across_the_ice|Feelings/"
+    r"|Vermocsar|Ezer_Ev|starfall|desert3|brokenlight|ninesix|themes/option"
+    r").*"
+)
+
+HIGH_PASS = scipy.signal.butter(4, 70, "highpass", fs=RATE, output="sos")  # hum and knocks lie below voices
+
+
+def songs(destination, sing: bool = False, quiet: bool = False) -> list[Song]:
+    """Write what is missing of the sources and the tables, and return the songs to be mixed of them.
+
+    A package that cannot be had is reported and the others go on. With `sing` every training voice gets a
+    sung copy beside it. Raises InputError where no package can be had at all.
+    """
+    destination = Path(destination)
+    bar = tqdm(PACKAGES, desc="fetch packages", unit="package", disable=quiet)
+    for package in bar:
+        try:
+            extract(package, destination)
+        except InputError as error:
+            bar.write(f"left out: {error}", file=sys.stderr)
+    manifests = sorted(destination.glob("packages/*/manifest.csv"))
+    if not manifests:
+        raise InputError("none of the packages could be had; run `sudo apt-get update` and try again.")
+    table = pd.concat([pd.read_csv(path) for path in manifests])
+    table.to_csv(destination / "manifest.csv", index=False)
+    (destination / "LICENSES.md").write_text(licences(destination, table))
+    if sing:
+        from dmxlib.sing import write_sung  # pyworld is an extra
+
+        write_sung(destination / "train" / "voices", quiet)
+    return [song for split in SPLITS for song in mixes(destination, split)]
+
+
+# -- packages ------------------------------------------------------------------------------------------------
+
+
+def extract(package: Package, destination: Path) -> None:
+    """Fetch a package and write its voices and pieces, once; its manifest is written last.
+
+    Raises InputError where it cannot be had.
+    """
+    for done in destination.glob("packages/*/manifest.csv"):
+        if re.fullmatch(package.name, done.parent.name):
+            return
+    cache = destination / ".cache"
+    name, deb = fetch(package.name, cache)
+    tree = unpack(deb, cache / name)
+    files = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
+    files = [path for path in files if path.suffix.lower() in audio.EXTENSIONS]
+    files = [path for path in files if not EXCLUDED.fullmatch(str(path.relative_to(tree)))]
+    voices, rows = defaultdict(list), []
+    for path in files:
+        if match := package.voices and re.fullmatch(package.voices, str(path)):
+            groups = match.groupdict()
+            language = groups.get("language") or package.language
+            voices[language, f"{name}_{language}{groups.get('speaker') or ''}"].append(path)
+    for (language, speaker), clips in voices.items():
+        split = next((split for split, languages in LANGUAGES.items() if language in languages), "train")
+        target = destination / split / "voices" / f"{speaker}.flac"
+        rows.append((target, write_voice(target, clips), language, clips))
+    for path in files:
+        if package.music and re.fullmatch(package.music, str(path)):
+            target = destination / package.split / "music" / f"{name}_{path.parent.name}-{path.stem}.flac"
+            rows.append((target, write_piece(target, path), "", [path]))
+    record = destination / "packages" / name
+    record.mkdir(parents=True, exist_ok=True)
+    shutil.copy(next(tree.glob("usr/share/doc/*/copyright")), record / "copyright")
+    table = pd.DataFrame(
+        [
+            {
+                "file": target.relative_to(destination),
+                "seconds": round(seconds, 2),
+                "language": language,
+                "package": name,
+                "version": run("dpkg-deb", "-f", deb, "Version").strip(),
+                "files": len(originals),
+                "original": originals[0].relative_to(tree),
+            }
+            for target, seconds, language, originals in rows
+            if seconds
+        ]
+    )
+    table.to_csv(record / "manifest.part", index=False)
+    os.replace(record / "manifest.part", record / "manifest.csv")
+    shutil.rmtree(tree)
+    deb.unlink()
+
+
+def fetch(name: str, cache: Path) -> tuple[str, Path]:
+    """Download a package to `cache`: (its name, the file).
+
+    Raises InputError where apt knows no such package or cannot have it.
+    """
+    found = run("apt-cache", "--names-only", "search", f"^{name}$").splitlines()
+    if not found:
+        raise InputError(f"apt knows no package {name}; run `sudo apt-get update`.")
+    name = max(line.split()[0] for line in found)
+    cache.mkdir(parents=True, exist_ok=True)
+    # apt's own user may not write here, and without this says so as a warning.
+    run("apt-get", "-o", "APT::Sandbox::User=root", "download", name, cwd=cache)
+    return name, next(cache.glob(f"{name}_*.deb"))
+
+
+def unpack(deb: Path, tree: Path) -> Path:
+    """Take a package apart into the folder `tree`, with the archives in it."""
+    run("dpkg-deb", "-x", deb, tree)
+    for archive in tree.rglob("*.pk3"):  # a zip archive, by its game's own name
+        zipfile.ZipFile(archive).extractall(archive.with_suffix(""))
+    return tree
+
+
+def run(*command, cwd=None) -> str:
+    """What a program prints. Raises InputError with its last word where it fails."""
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{command[0]} is not installed; this data set is made on Debian.") from error
+    if done.returncode:
+        raise InputError(f"{command[0]} fails on {command[-1]}: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout
+
+
+def licences(destination: Path, table: pd.DataFrame) -> str:
+    """The licence table in markdown."""
+    lines = [
+        "# Licences\n",
+        "Licences are those that the package's copyright file names, for any of its files; that file lies in "
+        "packages/.\n",
+        "| package | version | voices (min) | music (min) | licences |",
+        "|---|---|---|---|---|",
+    ]
+    for (package, version), rows in table.groupby(["package", "version"]):
+        text = (destination / "packages" / package / "copyright").read_text(errors="replace")
+        names = set(re.findall(r"^License: *(\S.*?) *$", text, re.M))
+        names |= set(re.findall(r"common-licenses/([\w.-]*\w)", text)) if not names else set()
+        voices = rows.file.str.contains("/voices/")
+        minutes = [rows.seconds[kind].sum() / 60 for kind in (voices, ~voices)]
+        lines.append(
+            f"| {package} | {version} | {minutes[0]:.1f} | {minutes[1]:.1f} | {', '.join(sorted(names))} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+# -- sources -------------------------------------------------------------------------------------------------
+
+
+def write_voice(path: Path, clips: list[Path]) -> float:
+    """One speaker's clips, cleaned, with pauses between them; the seconds written, 0 for too few."""
+    if not path.exists():
+        cleaned = [clip for clip in map(clean, clips) if clip is not None]
+        if sum(clip.shape[1] for clip in cleaned) < SHORTEST_VOICE_SECONDS * RATE:
+            return 0
+        with audio.open_for_writing(path, RATE, "PCM_16") as file:
+            for clip in cleaned:
+                pause = round(PAUSE_SECONDS * RATE)
+                audio.write_block(file, audio.stereo(np.pad(clip, ((0, 0), (0, pause)))))
+    return sf.info(path).duration
+
+
+def clean(path: Path) -> np.ndarray | None:
+    """A clip as (1, frames) at RATE and VOICE_DBFS without the silence around it; None if it is of no use."""
+    try:
+        wave, rate = audio.read(path)
+    except InputError:
+        return None
+    if rate < LOWEST_RATE or level_dbfs(wave) < SILENCE_DBFS:
+        return None
+    voice = audio.resample(audio.match_channels(wave, 1), rate, RATE)
+    voice = scipy.signal.sosfilt(HIGH_PASS, voice).astype(np.float32)
+    voice, _ = librosa.effects.trim(voice, top_db=35)
+    if voice.shape[1] < SHORTEST_CLIP_SECONDS * RATE:
+        return None
+    frames = librosa.feature.rms(y=voice)[0, 0]
+    spoken = np.sqrt(np.mean(np.square(frames[frames > 0.05 * frames.max()])))
+    return voice * min(10 ** (VOICE_DBFS / 20) / spoken, 0.99 / np.abs(voice).max())
+
+
+def write_piece(path: Path, piece: Path) -> float:
+    """The middle of a piece at MUSIC_DBFS; the seconds written, 0 for one that is too short."""
+    if not path.exists():
+        try:
+            with audio.open_audio(piece) as file:
+                rate, frames = file.samplerate, round(EXCERPT_SECONDS * file.samplerate)
+                start = max(0, (file.frames - frames) // 2)
+            wave, _ = librosa.effects.trim(audio.read(piece, start, frames)[0], top_db=50)
+        except InputError:
+            return 0
+        if wave.shape[1] < SHORTEST_PIECE_SECONDS * rate:
+            return 0
+        wave = audio.resample(wave, rate, RATE)
+        gain = 10 ** ((MUSIC_DBFS - level_dbfs(wave)) / 20)
+        audio.write(path, wave * min(gain, 0.99 / np.abs(wave).max()), RATE, "PCM_16")
+    return sf.info(path).duration
+
+
+# -- songs ---------------------------------------------------------------------------------------------------
+
+
+def mixes(destination: Path, split: str) -> list[Song]:
+    """Fixed songs: every voice of a split, in "train" the first TRAINING_SONGS, over a piece drawn for it."""
+    sources = load_sources(destination, split)
+    voices = [track for track in sources if track.has_vocals and not track.name.endswith(".sung")]
+    pieces = [track for track in sources if not track.has_vocals]
+    if split == "train":
+        voices = voices[:TRAINING_SONGS]
+    return [Song(split, voice.name, partial(mix, voice, pieces)) for voice in voices if pieces]
+
+
+def mix(voice: Track, pieces: list[Track]) -> tuple[np.ndarray, np.ndarray, int]:
+    """(vocals, accompaniment, rate) of at most SONG_SECONDS; the draws follow from the voice's name."""
+    generator = seeded_generator(zlib.crc32(voice.name.encode()))
+    piece = choice(pieces, generator)
+    frames = min(round(SONG_SECONDS * RATE), voice.frames)
+    start = int(uniform(generator, 0, max(1, voice.frames - frames)))
+    vocals, accompaniment = voice.vocals(start, frames), audio.fit(piece.mixture(0, frames), frames)
+    return vocals * np.float32(10 ** (uniform(generator, *VOICE_OVER_DB) / 20)), accompaniment, RATE

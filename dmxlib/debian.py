@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ from dmxlib.errors import InputError
 RATE = 44_100
 VOICE_DBFS, MUSIC_DBFS = -26.0, -20.0  # the album's singers lie 2 to 16 dB under the accompaniment
 LOWEST_RATE = 22_050  # in Hz; narrower voices would teach that there is nothing above them
-EXCERPT_SECONDS, SHORTEST_PIECE_SECONDS = 120.0, 40.0
+EXCERPT_SECONDS, SHORTEST_PIECE_SECONDS = 75.0, 40.0
 SHORTEST_CLIP_SECONDS, SHORTEST_VOICE_SECONDS, PAUSE_SECONDS = 0.25, 8.0, 0.25
 SONG_SECONDS, VOICE_OVER_DB = 60.0, (-6.0, 8.0)  # the drawn gain of the voice of a song
 TRAINING_SONGS = 12  # of train; every voice of valid and of test is in a song
@@ -125,15 +124,17 @@ LANGUAGES = {
     "test": ("be", "de", "it", "lt", "uk"),
 }
 
-# Choirs and singing, effects, and noisy voices: ends of the paths' parts.
-EXCLUDED = re.compile(
-    r".*("
-    r"/voices/Robot/|_desc_fr\.ogg|/klettres/hu/"
-    r"|/music/(win|lose)/|/Music/(underwater|Sempridge|World_Map2)\.ogg"
-    r"|hr-domina-mountain|music_magic|cave_theme|dungeon_theme|across_the_ice|Feelings/"
-    r"|Vermocsar|Ezer_Ev|starfall|desert3|brokenlight|ninesix|themes/option"
-    r").*"
-)
+# Parts of the paths of what is left out: robots, noisy recordings and jingles; choirs, songs, and pieces in
+# which a music tagger (musicnn) heard a voice; pieces whose licence lets nobody change them.
+EXCLUDED = """
+    /voices/Robot/ _desc_fr.ogg /klettres/hu/ /klettres/he/ /ktuberling/sounds/gl/ /music/win/ /music/lose/
+    01_-_Ezer_Ev 06_starfall 07_-_Vermocsar Crystan-Tutorial Crystan-WinGame Herk Feelings/ Morning.ogg
+    Offshore Sempridge Snowy World_Map2 battle-epic beware_the_ships bossattack breaking_the_chains
+    brokenlight cave_theme demonhill desert3 dungeon_theme fortress_old greatgigantic heroes_rite
+    hr-domina-mountain kart_grand_prix legacy_soundtrack/track4 music/music2.ogg music_magic new_forest_map
+    ninesix nunc_dimittis option.ogg revelation transience underwater van_mission3
+    c64revival crazy.ogg eurovision
+""".split()
 
 HIGH_PASS = scipy.signal.butter(4, 70, "highpass", fs=RATE, output="sos")  # hum and knocks lie below voices
 
@@ -152,6 +153,7 @@ def songs(destination, sing: bool = False, quiet: bool = False) -> list[Song]:
         except InputError as error:
             bar.write(f"left out: {error}", file=sys.stderr)
     manifests = sorted(destination.glob("packages/*/manifest.csv"))
+    shutil.rmtree(destination / ".cache", ignore_errors=True)
     if not manifests:
         raise InputError("none of the packages could be had; run `sudo apt-get update` and try again.")
     table = pd.concat([pd.read_csv(path) for path in manifests])
@@ -178,45 +180,54 @@ def extract(package: Package, destination: Path) -> None:
     cache = destination / ".cache"
     name, deb = fetch(package.name, cache)
     tree = unpack(deb, cache / name)
-    files = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
-    files = [path for path in files if path.suffix.lower() in audio.EXTENSIONS]
-    files = [path for path in files if not EXCLUDED.fullmatch(str(path.relative_to(tree)))]
+    files = {str(path.relative_to(tree)): path for path in audio_files(tree)}
     voices, rows = defaultdict(list), []
-    for path in files:
-        if match := package.voices and re.fullmatch(package.voices, str(path)):
+    for inner, path in files.items():
+        if match := package.voices and re.fullmatch(package.voices, inner):
             groups = match.groupdict()
             language = groups.get("language") or package.language
-            voices[language, f"{name}_{language}{groups.get('speaker') or ''}"].append(path)
+            voices[language, "-".join(filter(None, (name, language, groups.get("speaker"))))].append(path)
     for (language, speaker), clips in voices.items():
         split = next((split for split, languages in LANGUAGES.items() if language in languages), "train")
         target = destination / split / "voices" / f"{speaker}.flac"
         rows.append((target, write_voice(target, clips), language, clips))
-    for path in files:
-        if package.music and re.fullmatch(package.music, str(path)):
-            target = destination / package.split / "music" / f"{name}_{path.parent.name}-{path.stem}.flac"
+    for inner, path in files.items():
+        if package.music and re.fullmatch(package.music, inner):
+            target = destination / package.split / "music" / f"{name}-{path.parent.name}-{path.stem}.flac"
             rows.append((target, write_piece(target, path), "", [path]))
+    rows = [row for row in rows if row[1]]
+    if not rows:
+        raise InputError(f"{deb.name} holds none of the files that are looked for; its version is another.")
     record = destination / "packages" / name
     record.mkdir(parents=True, exist_ok=True)
     shutil.copy(next(tree.glob("usr/share/doc/*/copyright")), record / "copyright")
+    version = run("dpkg-deb", "-f", deb, "Version").strip()
     table = pd.DataFrame(
-        [
-            {
-                "file": target.relative_to(destination),
-                "seconds": round(seconds, 2),
-                "language": language,
-                "package": name,
-                "version": run("dpkg-deb", "-f", deb, "Version").strip(),
-                "files": len(originals),
-                "original": originals[0].relative_to(tree),
-            }
-            for target, seconds, language, originals in rows
-            if seconds
-        ]
+        {
+            "file": target.relative_to(destination),
+            "seconds": round(seconds, 2),
+            "language": language,
+            "package": name,
+            "version": version,
+            "files": len(originals),
+            "original": originals[0].relative_to(tree),  # the first one
+        }
+        for target, seconds, language, originals in rows
     )
     table.to_csv(record / "manifest.part", index=False)
     os.replace(record / "manifest.part", record / "manifest.csv")
     shutil.rmtree(tree)
     deb.unlink()
+
+
+def audio_files(tree: Path) -> list[Path]:
+    """The audio files below a folder, sorted, without those that are left out."""
+    return [
+        path
+        for path in sorted(tree.rglob("*"))
+        if path.suffix.lower() in audio.EXTENSIONS and path.is_file() and not path.is_symlink()
+        if not any(part in path.as_posix().removeprefix(tree.as_posix()) for part in EXCLUDED)
+    ]
 
 
 def fetch(name: str, cache: Path) -> tuple[str, Path]:
@@ -238,18 +249,19 @@ def unpack(deb: Path, tree: Path) -> Path:
     """Take a package apart into the folder `tree`, with the archives in it."""
     run("dpkg-deb", "-x", deb, tree)
     for archive in tree.rglob("*.pk3"):  # a zip archive, by its game's own name
-        zipfile.ZipFile(archive).extractall(archive.with_suffix(""))
+        shutil.unpack_archive(archive, archive.with_suffix(""), "zip")
     return tree
 
 
 def run(*command, cwd=None) -> str:
-    """What a program prints. Raises InputError with its last word where it fails."""
+    """What a program prints. Raises InputError with its complaint where it fails."""
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     except FileNotFoundError as error:
         raise InputError(f"{command[0]} is not installed; this data set is made on Debian.") from error
     if done.returncode:
-        raise InputError(f"{command[0]} fails on {command[-1]}: {done.stderr.strip().splitlines()[-1]}")
+        reason = " ".join(done.stderr.split())
+        raise InputError(f"{command[0]} fails on {command[-1]}: {reason}")
     return done.stdout
 
 
@@ -259,18 +271,18 @@ def licences(destination: Path, table: pd.DataFrame) -> str:
         "# Licences\n",
         "Licences are those that the package's copyright file names, for any of its files; that file lies in "
         "packages/.\n",
-        "| package | version | voices (min) | music (min) | licences |",
-        "|---|---|---|---|---|",
+        "| package | version | source | voices (min) | music (min) | licences |",
+        "|---|---|---|---|---|---|",
     ]
     for (package, version), rows in table.groupby(["package", "version"]):
         text = (destination / "packages" / package / "copyright").read_text(errors="replace")
-        names = set(re.findall(r"^License: *(\S.*?) *$", text, re.M))
-        names |= set(re.findall(r"common-licenses/([\w.-]*\w)", text)) if not names else set()
+        source = re.search(r"(?:^Source:|downloaded from)\s*(\S+)", text, re.M)
+        names = re.findall(r"^License: *(\S.*?) *$", text, re.M)
+        names = names or re.findall(r"common-licenses/([\w.-]*\w)", text) or ["its own, see packages/"]
         voices = rows.file.str.contains("/voices/")
-        minutes = [rows.seconds[kind].sum() / 60 for kind in (voices, ~voices)]
-        lines.append(
-            f"| {package} | {version} | {minutes[0]:.1f} | {minutes[1]:.1f} | {', '.join(sorted(names))} |"
-        )
+        cells = [package, version, source[1] if source else ""]
+        cells += [f"{rows.seconds[kind].sum() / 60:.1f}" for kind in (voices, ~voices)]
+        lines.append(f"| {' | '.join([*cells, ', '.join(sorted(set(names)))])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -318,7 +330,7 @@ def write_piece(path: Path, piece: Path) -> float:
             wave, _ = librosa.effects.trim(audio.read(piece, start, frames)[0], top_db=50)
         except InputError:
             return 0
-        if wave.shape[1] < SHORTEST_PIECE_SECONDS * rate:
+        if wave.shape[1] < SHORTEST_PIECE_SECONDS * rate or level_dbfs(wave) < SILENCE_DBFS:
             return 0
         wave = audio.resample(wave, rate, RATE)
         gain = 10 ** ((MUSIC_DBFS - level_dbfs(wave)) / 20)

@@ -16,6 +16,7 @@ class Config:
     fast: bool = False
     widths: list = field(default_factory=lambda: [1, 2])
     init: str | None = None
+    roots: str | list = "data/toy"
     limit: float | None = field(default=None, metadata={"help": "at most 100 %"})
 
 
@@ -44,6 +45,8 @@ def test_defaults():
         ("init: null\nlimit: none", Config()),
         ("init:", Config()),
         ("limit: 1e3", Config(limit=1000.0)),
+        ("roots: data/b", Config(roots="data/b")),
+        ("roots: [data/a, data/b]", Config(roots=["data/a", "data/b"])),
         ("name: 2024", Config(name="2024")),
         ("name: no", Config(name="no")),
     ],

@@ -469,3 +469,63 @@ def test_wholly_silent_vocals_end(tmp_path):
 def test_level_dbfs():
     assert data.level_dbfs(np.full((2, 100), 0.1)) == pytest.approx(-20)
     assert data.level_dbfs(np.zeros((2, 100))) == -np.inf
+
+
+# -- voices and pieces apart, several data sets --------------------------------------------------------------
+
+
+@pytest.fixture
+def sources_root(tmp_path):
+    """A data set of a voice of 440 Hz and a piece of 1500 Hz, with one song of both to validate on."""
+    root = tmp_path / "apart"
+    for kind, frequency in (("voices", 440), ("music", 1500)):
+        wave = tone(frequency, 3, 16_000).astype(np.float32)
+        audio.write(root / "train" / kind / f"{frequency}.flac", wave, 16_000)
+    write_track(root / "valid" / "song", tone(440, 3, 16_000), tone(1500, 3, 16_000), 16_000)
+    return root
+
+
+def test_sources_are_tracks_of_one_stem(sources_root, toy_root):
+    voice, music = data.load_sources(sources_root, "train")
+    assert voice.has_vocals and not voice.has_accompaniment and music.has_accompaniment
+    assert np.array_equal(voice.vocals(100, 500), voice.mixture(100, 500)) and voice.vocals(0, 500).any()
+    assert not music.has_vocals and music.mixture(0, 500).any()
+    assert music.vocals(40_000).shape == music.mixture(40_000).shape and not music.vocals().any()
+    assert data.load_sources(toy_root, "train") == []
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_a_voice_alone_is_always_remixed(sources_root, augment):
+    tracks = data.load_sources(sources_root, "train")
+    pairs = make_pairs(tracks, length=12, augment=augment)
+    for item in (pairs[i] for i in range(12)):
+        vocals, mixture = item["vocals"][0].numpy(), item["mixture"][0].numpy()
+        voice, music = (spectral_peak(wave, 16_000) for wave in (vocals, mixture - vocals))
+        assert music / voice == pytest.approx(1500 / 440, rel=0.02)  # never the piece as vocals
+
+
+def test_data_sets_are_drawn_equally_often(sources_root, toy_root, sine_track):
+    few, many = [sine_track], [replace(sine_track, first=i) for i in range(1, 31)]
+    pairs = make_pairs([few, many])
+    drawn = [pairs._draw(pairs.singers, generator) for generator in seeds(200)]
+    assert 80 < sum(track in few for track in drawn) < 120 and len(set(drawn)) > 20
+    sets, _ = data.training_tracks([toy_root, sources_root], 1)
+    pairs = make_pairs(sets)
+    assert [len(tracks) for tracks in pairs.singers] == [3, 1]
+    assert [len(tracks) for tracks in pairs.bands] == [3, 1]
+    assert all(pairs[i]["vocals"].abs().max() > 0 for i in range(4))
+
+
+def test_one_data_set_in_a_list_is_the_data_set(toy_root):
+    tracks = data.load_tracks(toy_root, "train")
+    assert same(make_pairs(tracks)[5], make_pairs([tracks])[5])
+
+
+def test_training_and_validation_tracks(sources_root, toy_root):
+    tracks = data.load_tracks(toy_root, "train")
+    kept, held = data.hold_out(tracks, 1)
+    assert data.training_tracks(toy_root, 1) == ([kept], held)
+    sources, valid = data.load_sources(sources_root, "train"), data.load_tracks(sources_root, "valid")
+    assert data.training_tracks([str(sources_root)], 1) == ([sources], valid)
+    assert data.training_tracks([toy_root, sources_root], 1) == ([kept, sources], held)
+    assert data.training_tracks([sources_root, toy_root], 1) == ([sources, tracks], valid)

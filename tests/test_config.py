@@ -16,8 +16,8 @@ class Config:
     fast: bool = False
     widths: list = field(default_factory=lambda: [1, 2])
     init: str | None = None
-    roots: str | list = "data/toy"
     limit: float | None = field(default=None, metadata={"help": "at most 100 %"})
+    roots: str | list = "data/toy"
 
 
 def parse(tmp_path, text, *flags):
@@ -125,7 +125,7 @@ def test_unknown_flag(capsys):
 
 @pytest.mark.parametrize(
     "config",
-    [Config(), Config("no", 7, 1e-5, True, [3], "none of these", 0.5), Config(name="1e-4", init="7")],
+    [Config(), Config("no", 7, 1e-5, True, [3], "none of these", 0.5), Config(name="1e-4", roots=["7"])],
 )
 def test_write_yaml_round_trip(tmp_path, config):
     write_yaml(config, tmp_path / "config.yaml")

@@ -242,7 +242,7 @@ def fetch(name: str, cache: Path) -> tuple[str, Path]:
     cache.mkdir(parents=True, exist_ok=True)
     # apt's own user may not write here, and without this says so as a warning.
     run("apt-get", "-o", "APT::Sandbox::User=root", "download", name, cwd=cache)
-    return name, next(cache.glob(f"{name}_*.deb"))
+    return name, max(cache.glob(f"{name}_*.deb"), key=os.path.getmtime)
 
 
 def unpack(deb: Path, tree: Path) -> Path:

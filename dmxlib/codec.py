@@ -161,7 +161,12 @@ class Codec(Conditioner):
 
 def unit_rms(wave: torch.Tensor) -> torch.Tensor:
     """Divide each excerpt (batch, channels, T) by its mid's RMS, as EnCodec does; -80 dBFS is silence."""
-    return wave / wave.mean(dim=1, keepdim=True).square().mean(dim=2, keepdim=True).sqrt().clamp(min=1e-4)
+    return wave / mid_rms(wave).clamp(min=1e-4)
+
+
+def mid_rms(wave: torch.Tensor) -> torch.Tensor:
+    """RMS of each excerpt's mid, (batch, channels, T) -> (batch, 1, 1): the scale EnCodec sends along."""
+    return wave.mean(dim=1, keepdim=True).square().mean(dim=2, keepdim=True).sqrt()
 
 
 # What `EncodecModel.encodec_model_48khz` and `encodec_model_24khz` build.

@@ -138,10 +138,10 @@ def noise_study(panels: dict[str, dict]):
     axes = figure.subplots(2, 2, sharex=True).ravel()
     names = {"sdr": "SDR (dB)", "lsd": "LSD", "mel_mae": "Mel-MAE (dB)"}
     for part, name in zip(axes, ("sdr", "sdr", "lsd", "mel_mae"), strict=True):
-        _intervals(part, panels[name])
+        _intervals(part, panels[name], ("0.45", "C0", "C1", "C3", "C2"))
         part.set(title=names[name])
         part.set_xscale("symlog", linthresh=1e-6, linscale=0.6)  # the 0 has its place on it
-        part.set(xlim=(0, 1.3), xticks=[0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])
+        part.set(xlim=(0, 4), xticks=[0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])
         part.xaxis.set_minor_locator(NullLocator())
     decoded = [curve for title, curve in panels["sdr"].items() if title != "Identity"]
     low, high = min(curve.low.min() for curve in decoded), max(curve.high.max() for curve in decoded)
@@ -179,17 +179,18 @@ def codec_study(by_band: dict, by_bandwidth: dict, codings: dict):
     axes["codings"].set_yticks(range(len(curve)), curve.index)
     axes["codings"].invert_yaxis()
     axes["codings"].set(title="one stream or chunks, without noise", xlabel="dB")
-    for part in axes.values():
-        part.grid(alpha=0.3)
-        part.legend()
+    axes["codings"].grid(alpha=0.3)
+    axes["codings"].legend(loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=4, frameon=False)
+    axes["bands"].legend()
+    axes["bandwidths"].legend()
     return figure
 
 
-def _intervals(axes, curves: dict):
+def _intervals(axes, curves: dict, colors=("C0", "C1", "C2", "C3")):
     """Draw medians as lines, each in the band of its interval."""
-    for number, (title, curve) in enumerate(curves.items()):
-        axes.plot(curve.index, curve["median"], f"C{number}o-", markersize=4, label=title)
-        axes.fill_between(curve.index, curve.low, curve.high, color=f"C{number}", alpha=0.12, linewidth=0)
+    for color, (title, curve) in zip(colors, curves.items(), strict=False):
+        axes.plot(curve.index, curve["median"], "o-", color=color, markersize=4, label=title)
+        axes.fill_between(curve.index, curve.low, curve.high, color=color, alpha=0.12, linewidth=0)
     axes.grid(alpha=0.3)
 
 

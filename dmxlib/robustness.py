@@ -38,7 +38,7 @@ from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.trainer import git_commit
 
 NOISE = (0.0, 1e-6, 1e-3, 0.01, 0.1, 1.0)  # Table I's
-AXIS = tuple(sorted((*NOISE, 1e-4, 0.003, 0.03, 0.3)))
+AXIS = tuple(sorted((*NOISE, 1e-4, 0.003, 0.03, 0.3, 3.0)))
 BANDS_HZ = (0, 250, 500, 1000, 2000, 4000, 8000, 16_000)  # up to half of the codec's rate
 SEGMENT_SECONDS, SEGMENT_OVERLAP = 1.0, 0.01  # the chunks of EnCodec's 48 kHz model
 SUNG_DBFS = -40.0  # an excerpt above it is sung
@@ -270,24 +270,27 @@ def study(codec: Codec, tracks: list[Track], config: RobustnessConfig, quiet: bo
 
 
 def summary(rows: pandas.DataFrame, keys: list[str], figure: str = "sdr") -> pandas.DataFrame:
-    """The median over songs of a figure for each value of `keys`, with the ends of its interval.
+    """The median over songs of a figure for each value of `keys`, with the ends of its `interval`."""
+    groups = rows.groupby(keys)[figure]
+    return groups.agg(
+        median="median", low=lambda song: interval(song)[0], high=lambda song: interval(song)[1]
+    )
 
-    Columns "median", "low", "high". The interval holds the median with 95 % certainty, by order statistics
-    (`scipy.stats.quantile_test`); fewer than six songs give no such, and their range stands for it.
+
+def interval(values: pandas.Series) -> tuple[float, float]:
+    """The 95 % confidence interval of the median by order statistics (`scipy.stats.quantile_test`).
+
+    Fewer than six values give none; their range stands for it. NaN are left out.
     """
-
-    def bounds(values):
-        interval = stats.quantile_test(values, p=0.5).confidence_interval(0.95)
-        ends = (values.min(), values.max())
-        return [end if np.isnan(found) else found for found, end in zip(interval, ends, strict=True)]
-
-    groups = {key: group.dropna() for key, group in rows.groupby(keys, sort=False, dropna=False)[figure]}
-    values = {key: [group.median(), *bounds(group)] for key, group in groups.items() if len(group)}
-    index = pandas.MultiIndex.from_tuples(values, names=keys)
-    return pandas.DataFrame(values.values(), index, columns=["median", "low", "high"])
+    values = values.dropna()
+    if len(values) < 6:
+        return values.min(), values.max()
+    return tuple(stats.quantile_test(values, p=0.5).confidence_interval(0.95))
 
 
-TITLES = {"identity": "Identity", "nq": "NQ", "bq": "BQ", "aq": "AQ, truncated", "aq_rounded": "AQ, rounded"}
+PLACES = {"identity": "Identity", "nq": "NQ", "bq": "BQ", "aq": "AQ"}  # the paper's names
+TITLES = PLACES | {"aq": "AQ, truncated", "aq_rounded": "AQ, rounded"}
+FIGURES = {"sdr": "SDR", "lsd": "LSD", "mel_mae": "Mel-MAE"}
 TABLES = ("table1", "rounding", "bands", "streams")
 
 
@@ -310,7 +313,7 @@ def draw(folder) -> list[Path]:
 def noise_figure(tables: dict[str, pandas.DataFrame]):
     """SDR, LSD and Mel-MAE of each experiment over the noise, all codebooks in use."""
     panels = {}
-    for figure in ("sdr", "lsd", "mel_mae"):
+    for figure in FIGURES:
         medians = summary(all_codebooks(tables), ["experiment", "noise_std"], figure)
         panels[figure] = {title: medians.loc[name] for name, title in TITLES.items()}
     return plots.noise_study(panels)
@@ -324,7 +327,7 @@ def codec_figure(tables: dict[str, pandas.DataFrame]):
         f"{TITLES[name]}, noise {noise_std:g}": bands.loc[name, noise_std] for name, noise_std in shown
     }
     widths = summary(tables["table1"].query("experiment == 'bq'"), ["noise_std", "bandwidth"])
-    by_bandwidth = {f"BQ, noise {std:g}": widths.loc[std].sort_index() for std in (0.0, 0.1, 1.0)}
+    by_bandwidth = {f"BQ, noise {std:g}": widths.loc[std] for std in (0.0, 0.1, 1.0)}
     streams = tables["streams"].copy()
     level = streams.loudness_normalised.map({True: "level divided out", False: "level as it is"})
     streams["coding"] += ",\n" + level
@@ -348,34 +351,38 @@ def report(tables: dict[str, pandas.DataFrame], facts: dict) -> str:
     table = table[table.noise_std.isin(NOISE)]
     cells = summary(table, ["noise_std", "experiment"])
     cells = cells.apply("{0[median]:.2f} [{0[low]:.2f}, {0[high]:.2f}]".format, axis=1)
-    clean = table[(table.noise_std == 0) & table.experiment.isin(["nq", "bq"])]
-    clean = clean.pivot(index="track", columns="experiment", values=["sdr", "lsd", "mel_mae"])
-    clean.columns = [f"{TITLES[experiment]}: {figure}" for figure, experiment in clean.columns]
-    widths = summary(tables["table1"].query("experiment == 'bq'"), ["bandwidth", "noise_std"])["median"]
-    streams = tables["streams"].groupby(["coding", "loudness_normalised", "experiment"], sort=False)
+    clean = table[table.noise_std == 0].pivot(index="track", columns="experiment", values=list(FIGURES))
+    clean = clean.swaplevel(axis=1)[["nq", "bq"]]
+    clean.columns = [f"{TITLES[experiment]}: {FIGURES[figure]}" for experiment, figure in clean.columns]
+    widths = tables["table1"].query("experiment == 'bq' and noise_std in @NOISE")
+    streams = tables["streams"].replace({"experiment": TITLES}).rename(columns=FIGURES | {"si_sdr": "SI-SDR"})
+    streams = streams.groupby(["coding", "loudness_normalised", "experiment"], sort=False)
     blocks = {
         "ours": cells.unstack()[list(TITLES)].rename(columns=TITLES),
-        "by_song": clean.round(2),
-        "by_bandwidth": widths.unstack().sort_index().round(2),
-        "by_coding": streams.median(numeric_only=True).round(2).reset_index().set_index("coding"),
-        "paper": pandas.DataFrame(PAPER, pandas.Index(NOISE, name="noise_std")).rename(columns=str.upper),
+        "by_song": clean,
+        "by_bandwidth": summary(widths, ["bandwidth", "noise_std"])["median"].unstack(),
+        "by_coding": streams.median(numeric_only=True).reset_index().set_index("coding"),
+        "paper": pandas.DataFrame(PAPER, pandas.Index(NOISE, name="noise_std")).rename(columns=PLACES),
     }
     return REPORT.format(**facts, **{name: markdown(frame) for name, frame in blocks.items()})
 
 
 def markdown(frame: pandas.DataFrame) -> str:
-    """A frame as a table, its index first."""
-    rows = [[frame.index.name, *frame.columns], ["---"] * (1 + frame.shape[1]), *frame.itertuples()]
-    return "\n".join(f"| {' | '.join(format(cell) for cell in row)} |" for row in rows)
+    """A frame as a table, its index first; numbers with two decimals."""
+    rows = [[frame.index.name, *frame.columns], ["---"] * (1 + frame.shape[1])]
+    for name, *values in frame.itertuples():
+        rows.append([name, *(f"{value:.2f}" if isinstance(value, float) else value for value in values)])
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
 REPORT = """# Noise on EnCodec: {codec} on {data_root}
 
 `{command}`
 
-The vocals of {song_count} songs at the codec's own {sampling_rate} Hz and {channels} channel(s), {samples_per_value:.2f}
-samples a latent value; {excerpts_per_track} excerpts of {excerpt_seconds:.2f} s a song (None: all), evenly over those
-above {sung_dbfs:g} dBFS, each coded as one stream. Each gets its input's RMS back where the codec divides it out.
+The vocals of {song_count} songs at the codec's own {sampling_rate} Hz and {channels} channel(s),
+{samples_per_value:.2f} samples a latent value; {excerpts_per_track} excerpts (None: all) of
+{excerpt_seconds:.2f} s a song, evenly over those above {sung_dbfs:g} dBFS, each coded as one stream. Each
+gets its input's RMS back where the codec divides it out.
 
 ## Ours: SDR in dB, median over the songs [its interval]
 
@@ -386,7 +393,7 @@ deviation of the latent (NQ: no quantiser; BQ: before it) or of the integer code
 over all of a song's excerpts at once. The interval holds the median with 95 % certainty by order statistics;
 of fewer than six songs it is their range.
 
-## By song, without noise: SDR (dB), LSD, Mel-MAE (dB)
+## By song, without noise; SDR and Mel-MAE in dB
 
 {by_song}
 
@@ -417,12 +424,13 @@ def run(config: RobustnessConfig, quiet: bool = False) -> Path:
 
     Raises InputError for data or a codec that is not there, and for excerpts without length or number.
     """
-    if config.excerpt_seconds <= 0 or (config.excerpts_per_track or 1) < 1:
+    if config.excerpt_seconds <= 0 or (
+        config.excerpts_per_track is not None and config.excerpts_per_track < 1
+    ):
         raise InputError("excerpt_seconds and excerpts_per_track have to be above 0.")
     start, cpu_start = time.perf_counter(), time.process_time()
     codec = Codec.load(config.codec).to("cuda" if torch.cuda.is_available() else "cpu")
     tracks = load_split(config)
-    tables = study(codec, tracks, config, quiet)
     flags = " ".join(f"--{key} {value}" for key, value in asdict(config).items())
     facts = {
         **asdict(config),
@@ -434,9 +442,10 @@ def run(config: RobustnessConfig, quiet: bool = False) -> Path:
         "song_count": len(tracks),
         "sung_dbfs": SUNG_DBFS,
         "commit": git_commit(),
-        "seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": round(time.process_time() - cpu_start, 1),
     }
+    tables = study(codec, tracks, config, quiet)
+    facts["seconds"] = round(time.perf_counter() - start, 1)
+    facts["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:

@@ -6,6 +6,9 @@ gives every output the same energy, and with L1 the decoder learned to hide it i
 elsewhere, for 800 steps and on; the squared error leaves no such way out. The decoder learns from the
 continuous latents that the diffusion model draws; the quantiser's codebooks follow the latents by their
 moving average and send no gradient.
+
+`--init` continues a codec, EnCodec's own ("48khz") too. With `--train_decoder_only yes` it learns to decode
+vocals better from the latents and codes it has: a separator trained on them keeps its worth.
 """
 
 from dataclasses import dataclass, field
@@ -30,6 +33,7 @@ class CodecTrainConfig(TrainerConfig):
     excerpt_seconds: float = 1.7
     epoch_length: int = 2000
     init: str | None = None
+    train_decoder_only: bool = False
     sampling_rate: int = 24_000
     channels: int = 1
     dimension: int = 128
@@ -41,13 +45,27 @@ class CodecTrainConfig(TrainerConfig):
 
 
 class CodecStep(torch.nn.Module):
-    """The codec with its loss on a batch of {"vocals", "mixture"} waves (batch, channels, T)."""
+    """The codec with its loss on a batch of {"vocals", "mixture"} waves (batch, channels, T).
+
+    Args:
+        validation: the excerpts of `validate`; the latents are calibrated on their vocals.
+        spectral_weight: of the second term of the loss.
+        decoder_only: leave the encoder, its statistics and the quantiser as they are.
+    """
 
     SCALES = ((256, 32), (512, 64), (1024, 64), (2048, 64))  # window and mel bands; hops of a quarter window
 
-    def __init__(self, codec: Codec, validation: torch.utils.data.Dataset, spectral_weight: float):
+    def __init__(
+        self,
+        codec: Codec,
+        validation: torch.utils.data.Dataset,
+        spectral_weight: float,
+        decoder_only: bool = False,
+    ):
         super().__init__()
         self.codec = codec
+        self.decoder_only = decoder_only
+        codec.encoder.requires_grad_(not decoder_only)
         self.spectral_weight = spectral_weight
         self.mels = torch.nn.ModuleList(
             torchaudio.transforms.MelSpectrogram(
@@ -58,12 +76,15 @@ class CodecStep(torch.nn.Module):
         self.validation = torch.utils.data.default_collate([validation[i] for i in range(len(validation))])
 
     def forward(self, batch, generator):
-        """Mean loss over three vocals for each mixture, which the conditioner has to encode as well."""
-        mixtures = len(batch["vocals"]) // 4
+        """Mean loss over three vocals for each mixture, which the conditioner has to encode as well; vocals
+        alone where only the decoder learns."""
+        mixtures = 0 if self.decoder_only else len(batch["vocals"]) // 4
         wave = unit_rms(torch.cat([batch["vocals"][mixtures:], batch["mixture"][:mixtures]]))
         latents = self.codec.encoder(wave)
-        with torch.no_grad():
-            self.codec.quantizer(latents.float(), self.codec.config.sampling_rate // self.codec.hop_length)
+        if not self.decoder_only:
+            with torch.no_grad():
+                frame_rate = self.codec.config.sampling_rate // self.codec.hop_length
+                self.codec.quantizer(latents.float(), frame_rate)
         return self.loss(self.codec.decoder(latents), wave)
 
     def loss(self, estimate, wave):
@@ -82,8 +103,9 @@ class CodecStep(torch.nn.Module):
         return {"loss": self.loss(estimate, wave).item(), "sdr": sdr.median().item()}
 
     def save(self, folder):
-        """Calibrate the latents on the held-out vocals and save the codec."""
-        self.codec.calibrate(self.validation["vocals"].split(1))
+        """Calibrate the latents on the held-out vocals, unless they have to stay, and save the codec."""
+        if not (self.decoder_only and self.codec.config.latent_std):
+            self.codec.calibrate(self.validation["vocals"].split(1))
         self.codec.save_pretrained(folder)
 
 
@@ -118,12 +140,15 @@ def main(argv=None) -> None:
         raise InputError(
             "the codec trains in one process: its codebooks are updated outside of the gradient."
         )
+    if config.train_decoder_only and not config.init:
+        raise InputError("train_decoder_only continues a codec; name one with --init.")
     codec = Codec.load(config.init) if config.init else new_codec(config)
     kept, held = hold_out(load_tracks(config.data_root, "train"), config.hold_out_seconds)
     excerpts = (config.excerpt_seconds, codec.config.sampling_rate, codec.channels)
     validation = VocalPairs(held, config.validation_excerpts, *excerpts, seed=1, augment=False)
     dataset = VocalPairs(kept, config.epoch_length, *excerpts, seed=config.seed)
-    train(CodecStep(codec, validation, config.spectral_weight), dataset, config, accelerator)
+    step = CodecStep(codec, validation, config.spectral_weight, config.train_decoder_only)
+    train(step, dataset, config, accelerator)
 
 
 if __name__ == "__main__":

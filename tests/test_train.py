@@ -416,6 +416,36 @@ def test_codec_trains_resumes_and_starts_the_next(toy_root, tmp_path):
     assert same(again.state_dict(), codec.state_dict())
 
 
+def test_decoder_alone_learns_vocals_from_the_latents_there_are(toy_root, model_folder, tmp_path):
+    values = dict(
+        init=model_folder / "codec",
+        train_decoder_only="yes",
+        data_root=toy_root,
+        output_dir=tmp_path / "run",
+        hold_out_seconds=2.0,
+        excerpt_seconds=0.4,
+        train_batch_size=2,
+        epoch_length=16,
+        validation_excerpts=2,
+        max_train_steps=8,
+        learning_rate=3e-3,
+        lr_warmup_steps=1,
+        use_ema="no",
+    )
+    run([f"--{key}={value}" for key, value in values.items()], train_codec)
+    before = train_codec.Codec.load(str(model_folder / "codec"))
+    after = train_codec.Codec.load(str(tmp_path / "run" / "model"))
+    for part in ("encoder", "quantizer"):
+        assert same(getattr(before, part).state_dict(), getattr(after, part).state_dict())
+    assert before.config.latent_std == after.config.latent_std
+    assert not same(before.decoder.state_dict(), after.decoder.state_dict())
+    for key, better in (("validation_sdr", 1), ("validation_loss", -1)):
+        first, last = log_of(tmp_path / "run", key).values()
+        assert better * (last - first) > 0
+    with pytest.raises(SystemExit, match="^error: train_decoder_only .*--init"):
+        run(["--train_decoder_only=yes", f"--output_dir={tmp_path / 'none'}"], train_codec)
+
+
 def test_codec_refuses_two_processes(tmp_path, monkeypatch):
     class Two:
         num_processes = 2

@@ -100,7 +100,7 @@ class CodecStep(torch.nn.Module):
     def save(self, folder):
         """Calibrate the latents and fit the quantiser, where the encoder has learned; save the codec.
 
-        Beside it quantizer.json: held-out vocals' SDR in dB from codes, share of the codebooks' entries in use.
+        Beside it quantizer.json: held-out vocals' SDR in dB from codes, the share of the entries in use.
         """
         learned = self.config.max_train_steps > 0 and not self.config.train_decoder_only
         if learned or not self.codec.config.latent_std:

@@ -89,7 +89,7 @@ class Baseline(ModelMixin, ConfigMixin):
         """The vocals of a mixture (2, frames) float32 at `rate` Hz, of the same shape.
 
         Args:
-            steps: iterations for each chunk (None: STEPS); a system that is not iterative has one.
+            steps: iterations for each chunk (None: STEPS); not minded where STEPS is 1.
             seed: of all noise.
 
         Raises InputError where the mixture is not that, or steps is less than 1.

@@ -78,13 +78,13 @@ class Model(Baseline):
     @register_to_config
     def __init__(
         self,
-        features: int = 128,
-        pairs_of_layers: int = 12,
+        features: int,
+        pairs_of_layers: int,
+        hop: int,
+        chunk_samples: int,
         window: int = 2048,
-        hop: int = 512,
         sampling_rate: int = 44_100,
         channels: int = 2,
-        chunk_samples: int = 132_300,
     ):
         super().__init__()
         self.widths = band_widths(sampling_rate, window)

@@ -33,18 +33,18 @@ class Model(Baseline):
     """torchaudio's `HDemucs` at 44.1 kHz stereo.
 
     Args:
-        sources: what it separates; "vocals" is one of them.
         width: channels of the first level.
+        sources: what it separates; "vocals" is one of them.
     """
 
     @register_to_config
     def __init__(
         self,
+        width: int,
+        chunk_samples: int,
         sources: tuple[str, ...] = ("vocals", "accompaniment"),
-        width: int = 48,
         sampling_rate: int = 44_100,
         channels: int = 2,
-        chunk_samples: int = 485_100,
     ):
         super().__init__()
         self.network = HDemucs(list(sources), channels, width)
@@ -67,7 +67,7 @@ class Model(Baseline):
                 "the official weights of H-Demucs are not on this machine and cannot be fetched from "
                 f"torchaudio's address ({type(error).__name__}); go on-line once, or train a model."
             ) from error
-        model = cls(official.sources)
+        model = cls(TrainConfig.width, TrainConfig.chunk_samples, official.sources)
         model.network.load_state_dict(official.state_dict())
         return model.eval()
 

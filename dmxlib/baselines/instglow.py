@@ -166,13 +166,13 @@ class Model(Baseline):
     @register_to_config
     def __init__(
         self,
-        blocks: int = 12,
-        hidden: int = 100,
+        blocks: int,
+        hidden: int,
+        chunk_samples: int,
         window: int = 1024,
         hop: int = 256,
         sampling_rate: int = 22_050,
         channels: int = 1,
-        chunk_samples: int = 65_536,
     ):
         super().__init__()
         self.flows = nn.ModuleList(Glow(window // 2, blocks, hidden) for _ in range(2))

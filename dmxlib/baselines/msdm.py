@@ -20,6 +20,7 @@ from diffusers.configuration_utils import register_to_config
 
 from dmxlib.baselines.base import Baseline, BaselineConfig
 from dmxlib.diffusion import NUM_TRAIN_TIMESTEPS
+from dmxlib.errors import InputError
 from dmxlib.unet import VocalUNet1D
 
 NOISE_MEAN, NOISE_STD = -3.0, 1.0  # of ln sigma in training
@@ -55,15 +56,15 @@ class Model(Baseline):
     @register_to_config
     def __init__(
         self,
-        patch: int = 16,
-        level_channels: tuple[int, ...] = (*3 * [256], *2 * [512], *6 * [1024]),
-        blocks_per_level: int = 2,
-        attention_from: int = 7,
-        fourier_channels: int = 256,
-        time_channels: int = 1424,
+        patch: int,
+        level_channels: list,
+        blocks_per_level: int,
+        attention_from: int,
+        fourier_channels: int,
+        time_channels: int,
+        chunk_samples: int,
         sampling_rate: int = 22_050,
         channels: int = 1,
-        chunk_samples: int = 262_144,
     ):
         super().__init__()
         self.network = VocalUNet1D(
@@ -76,6 +77,9 @@ class Model(Baseline):
             fourier_channels=fourier_channels,
             time_channels=time_channels,
         )
+        multiple = patch * self.network.frame_multiple
+        if chunk_samples % multiple:
+            raise InputError(f"chunk_samples is {chunk_samples}; choose a multiple of {multiple}.")
 
     @cached_property  # not in __init__: it refuses the meta device, on which parameters are counted
     def scheduler(self) -> EDMEulerScheduler:

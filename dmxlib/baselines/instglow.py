@@ -10,12 +10,12 @@ separation: 150 steps of Adam at 0.01 from the flows' modes, on the generalised 
 the mixture from the sum of the sources, with the mixture's phase. Ours: the latents' negative log-likelihood
 beside it, with the weight of 0.001 that they give it where they optimise spectrograms; 512 of the 513 bins
 (channels pair up, nothing lies at 11 kHz); no dropout; and 100 hidden channels for the 15 M that the LDM-dmx
-paper gives: the published configuration's 128 make 23 M of the two flows.
+paper gives: the published configuration's 128 make 24 M of the two flows.
 
-Flow libraries looked at: `normflows` 1.7 is kept and has Glow, but of images: two-dimensional networks and
-one mixing matrix over all channels, here 1024 x 1024, inverted in each step; `zuko` 1.6 is kept and models
-vectors, with no convolution; `nflows` 0.14 and `FrEIA` 0.2 have had no release in years. None has the gated
-1-D coupling, which is most of the code below; so it is written here, with no further package.
+Flow libraries looked at: `zuko` 1.6 (2026) is kept, but models vectors, with no convolution; `normflows` 1.7
+(2023) has Glow, but of images: two-dimensional networks and one mixing matrix over all channels, here 1024 x
+1024, inverted in each step; `FrEIA` 0.2 (2022) and `nflows` 0.14 (2020) have had no release since. None has
+the gated 1-D coupling, which is most of the code below; so it is written here, with no further package.
 """
 
 from dataclasses import dataclass

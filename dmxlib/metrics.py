@@ -155,12 +155,12 @@ def f0_error(
 
 
 def dnsmos(audio: np.ndarray, rate: int) -> dict[str, float]:
-    """DNSMOS P.835 of the mono mean at 16 kHz: {"sig", "bak", "ovrl", "p808"}, about 1 to 5, no reference needed.
+    """DNSMOS P.835 of the mono mean at 16 kHz: {"sig", "bak", "ovrl", "p808"}, about 1 to 5; no reference.
 
-    Predicted opinions of speech quality, background and the whole, and of the whole after P.808. Trained on noisy
-    speech, not on singing: a proxy. Audio that peaks above 1 is divided by its peak; under 9 s it is repeated.
-    All NaN for audio that is empty, silent or not finite. `rate` in Hz; ValueError unless the shape is
-    (channels, frames); InputError without the package `speechmos`.
+    Predicted opinions of speech quality, background and the whole, and of the whole after P.808. Trained on
+    noisy speech, not on singing: a proxy. Audio that peaks above 1 is divided by its peak; under 9 s it is
+    repeated. All NaN for audio that is empty, silent or not finite. `rate` in Hz; ValueError unless the
+    shape is (channels, frames); InputError without the package `speechmos`.
     Source: Reddy et al., "DNSMOS P.835", ICASSP 2022, with the models that `speechmos` carries.
     """
     try:

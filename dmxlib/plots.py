@@ -125,7 +125,7 @@ def training_curve(log, title: str):
 
 
 def opinion_scores(scores):
-    """Draw mean opinion scores, a table of `dmxlib.listening.analyse.opinion_scores`, with their t-intervals."""
+    """Draw a table of `dmxlib.listening.analyse.opinion_scores` with its t-intervals; returns the figure."""
     from matplotlib.figure import Figure
 
     aspects, systems = list(scores.aspect.unique()), list(scores.system.unique())

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by chromedriver in the words of W3C WebDriver: all that the browser test needs."""
+"""A headless Chromium, driven by chromedriver in the words of W3C WebDriver: as much as the tests need."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ INSTALLED = bool(shutil.which("chromium") and shutil.which("chromedriver"))
 class Browser:
     """One window of `width` x `height`; a context manager that ends what it started."""
 
-    def __init__(self, profile, width, height, dark=False):
+    def __init__(self, profile, width, height):
         self.process = subprocess.Popen(
             ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -27,9 +27,8 @@ class Browser:
             )
             self.url = f"http://127.0.0.1:{port}/session"
             # No sandbox: Chromium refuses one to root, whom containers often run as.
-            flags = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--mute-audio", "--disable-gpu",
-                     f"--user-data-dir={profile}", f"--window-size={max(500, width)},{height}"]  # fmt: skip
-            flags += ["--force-dark-mode"] * dark
+            flags = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--mute-audio"]
+            flags += ["--disable-gpu", f"--user-data-dir={profile}"]
             options = {"binary": shutil.which("chromium"), "args": flags}
             options["mobileEmulation"] = {
                 "deviceMetrics": {"width": width, "height": height, "pixelRatio": 1}

@@ -531,8 +531,10 @@ def expected_rating(quality, deviation):
 
 
 def test_listening_coverage_of_the_interval(rng):
-    """Over 4000 studies of 12 listeners the 95 % interval holds the truth 95 % of the time; one that takes each
-    rating for an independent one does not."""
+    """Over 4000 studies of 12 listeners the 95 % interval holds the truth 95 % of the time.
+
+    One that takes each rating for an independent one does not.
+    """
     studies, listeners, items = 4000, 12, 6
     offset = rng.normal(0, 0.6, (listeners, studies, 1))
     ratings = np.clip(np.round(3.2 + offset + rng.normal(0, 0.8, (listeners, studies, items))), 1, 5)
@@ -547,7 +549,7 @@ def test_listening_coverage_of_the_interval(rng):
 
 
 def test_listening_coverage_of_the_bootstrap(rng):
-    """The percentile bootstrap covers somewhat less with few listeners, which is why it stands beside only."""
+    """The percentile bootstrap covers somewhat less with few listeners: it only stands beside."""
     means = rng.normal(0, 1, (150, 20))
     intervals = np.array([analyse.bootstrap_interval(study) for study in means])
     covered = np.mean((intervals[:, 0] <= 0) & (0 <= intervals[:, 1]))

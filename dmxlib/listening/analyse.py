@@ -71,8 +71,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 def comparisons(ratings: pandas.DataFrame, key: dict) -> pandas.DataFrame:
     """Do the systems differ? Friedman's test over all, Wilcoxon's signed-rank test for each pair, with Holm.
 
-    Both on the listeners' means; Holm corrects over the pairs of one aspect. Too few listeners or systems for a
-    test give NaN.
+    Both on the listeners' means; Holm corrects over the pairs of one aspect. Friedman's wants three systems.
     """
     rows = []
     for aspect, group in ratings.groupby("aspect", sort=False):
@@ -125,7 +124,7 @@ def agreement(ratings: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def against_others(values: np.ndarray, index: int) -> float:
-    """Spearman's correlation of one listener's ratings with the mean of all others'; NaN if either is flat."""
+    """Spearman's correlation of one listener's ratings with the others' mean; NaN if either is flat."""
     own, others = values[index], np.delete(values, index, axis=0)
     if not len(others) or np.ptp(own) == 0 or np.ptp(others.mean(axis=0)) == 0:
         return np.nan
@@ -137,10 +136,10 @@ def table(scores: pandas.DataFrame) -> str:
     aspects = list(scores.aspect.unique())
     lines = [f"| system | {' | '.join(aspects)} |", "|---" * (len(aspects) + 1) + "|"]
     for system, group in scores.groupby("system", sort=False):
-        cells = {
-            row.aspect: f"{row.mos:.2f} ± {row.half_width:.2f} ({row.bootstrap_low:.2f} to {row.bootstrap_high:.2f})"
-            for row in group.itertuples()
-        }
+        cells = {}
+        for row in group.itertuples():
+            bootstrap = f"({row.bootstrap_low:.2f} to {row.bootstrap_high:.2f})"
+            cells[row.aspect] = f"{row.mos:.2f} ± {row.half_width:.2f} {bootstrap}"
         lines.append(f"| {system} | {' | '.join(cells[aspect] for aspect in aspects)} |")
     return "\n".join(lines) + "\n"
 
@@ -167,7 +166,7 @@ def report(ratings: pandas.DataFrame, key: dict, notes: list[str], folder: Path)
             f"(n = listeners), in brackets the 95 % bootstrap interval over listeners.\n\n{table(scores)}"
         ),
         "All systems alike? (Friedman)": "\n".join(friedmans) or "Too few systems.",
-        "Pairs that differ (Wilcoxon, Holm over the pairs of an aspect, p < 0.05)": "\n".join(differences) or "None.",
+        "Pairs that differ (Wilcoxon with Holm, p < 0.05)": "\n".join(differences) or "None.",
         "Do the listeners agree?": "\n".join(agreed),
         "Dropped": "\n".join(f"- {note}" for note in notes) or "Nothing.",
     }  # fmt: skip
@@ -205,8 +204,8 @@ def simulate(
 ) -> pandas.DataFrame:
     """Made-up ratings, to plan a study and to test the analysis: never a result.
 
-    Each is a system's quality plus a listener's own offset (deviation `spread`) plus chance (`noise`), rounded
-    to 1 to 5; columns as in `read_results`.
+    Each is a system's quality plus a listener's own offset (deviation `spread`) plus chance (`noise`),
+    rounded to 1 to 5; columns as in `read_results`.
     """
     samples = pandas.DataFrame.from_dict(rated_samples(key), orient="index")[["system", "item"]]
     samples = samples.rename_axis("sample").reset_index()

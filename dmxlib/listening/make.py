@@ -35,7 +35,8 @@ class Aspect:
 
 
 # The answers of the last two are those of ITU-T P.835 (2003) for "background" and "speech signal", with the
-# accompaniment for background and the voice for speech. P.835 has no scale of intelligibility: that wording is ours.
+# accompaniment for background and the voice for speech. P.835 has no scale of intelligibility: its wording is
+# ours, and so are all questions and hints.
 ASPECTS = (
     Aspect(
         "intelligibility",
@@ -76,8 +77,8 @@ class Excerpt:
         with audio.open_audio(path) as file:
             if (file.samplerate, file.frames) != (self.track.rate, self.track.frames):
                 raise InputError(
-                    f"{path} has {file.frames} frames at {file.samplerate} Hz, its mixture {self.track.frames} "
-                    f"at {self.track.rate} Hz; separate the whole song and keep its rate."
+                    f"{path} has {file.frames} frames at {file.samplerate} Hz, its mixture "
+                    f"{self.track.frames} at {self.track.rate} Hz; separate the whole song and keep its rate."
                 )
         wave = audio.resample(audio.read(path, self.start, self.frames)[0], self.track.rate, RATE)
         ramp = np.arange(wave.shape[1], dtype=np.float32) / (FADE_SECONDS * RATE)
@@ -132,8 +133,8 @@ def choose(tracks: list[Track], count: int, seconds: float, seed: int, quiet: bo
             return chosen
     names = ", ".join(track.name for track in tracks[:3]) + (" ..." if len(tracks) > 3 else "")
     raise InputError(
-        f"{names}: {len(chosen)} excerpts of {share * seconds:.3g} s without overlap are voiced for more than "
-        f"half, {count} are needed (one of them for training); ask for fewer --recordings or --seconds."
+        f"{names}: {len(chosen)} excerpts of {share * seconds:.3g} s without overlap are voiced for more "
+        f"than half, {count} are needed (one for practice); ask for fewer --recordings or --seconds."
     )
 
 
@@ -294,8 +295,8 @@ def webmushra_config(test: dict, aspect: dict) -> dict:
         }
 
     welcome = (
-        "You hear songs, and several attempts to take the voice out of each. Please use headphones in a quiet "
-        "room. Taking part is voluntary; you may stop whenever you like, and then nothing is kept."
+        "You hear songs, and several attempts to take the voice out of each. Please use headphones in a "
+        "quiet room. Taking part is voluntary; you may stop whenever you like, and then nothing is kept."
     )
     loudness = "Set a volume at which you hear everything well, and leave it there."
     farewell = "One name or number, the same one for each part of the test, then send your ratings, once."
@@ -348,9 +349,10 @@ def describe(test: dict, key: dict, excerpts: list[Excerpt], tracks: int, wanted
     )
     return f"""# Listening test {test["id"]}
 
-{len(rated)} excerpts of {seconds:.3g} s, each separated by {len(key["systems"])} systems: {", ".join(key["systems"])}. The
-mixture is at hand as reference, the true vocals are not played. Seed {seed}; {tracks} test songs to choose from. Every
-sample: {RATE} Hz, 16 bits, stereo, one loudness ({LOUDNESS:.0f} LUFS or less, so that none clips), {FADE_SECONDS * 1000:.0f} ms of fade at both ends.
+{len(rated)} excerpts of {seconds:.3g} s, each separated by {", ".join(key["systems"])}.
+The mixture is at hand as reference, the true vocals are not played. Seed {seed}, {tracks} test songs to choose
+from. Every sample: {RATE} Hz, 16 bits, stereo, faded in and out, and of one loudness: {LOUDNESS:.0f} LUFS, or less
+where a sample would clip.
 
 | recording | excerpt | use |
 |---|---|---|
@@ -360,17 +362,18 @@ sample: {RATE} Hz, 16 bits, stereo, one loudness ({LOUDNESS:.0f} LUFS or less, s
 
 {scales}
 
-The answers on interference and artifacts are those of ITU-T P.835 for background and speech signal; the standard has no
-scale of intelligibility, that wording is ours. Items and samples come in random order, intelligibility first.
+The answers on interference and artifacts are those of ITU-T P.835 for background and speech signal; the
+standard has no scale of intelligibility: that wording is ours, and so are the questions. Items and samples
+come in random order, intelligibility first.
 
 ## Run it
 
 `key.json` says whose each sample is: keep it, and keep it from listeners.
 
-- Our own page: `python -m dmxlib.listening serve THIS_FOLDER`, or put `page/` on any web server, where listeners download
-  their ratings as CSV and send them to you. `serve` keeps what it receives in `results/`.
-- webMUSHRA: copy what is in `webmushra/configs/` into its `configs/` and send listeners to each of
-  `?config={test["id"]}_1_intelligibility.yaml`, `..._2_interference.yaml` and `..._3_artifacts.yaml`, in that order.
+- Our own page: `python -m dmxlib.listening serve THIS_FOLDER` keeps what it receives in `results/`. Or put
+  `page/` on any web server: there listeners download their ratings as CSV and send them to you.
+- webMUSHRA: copy what is in `webmushra/configs/` into its `configs/` and send listeners to
+  `?config={test["id"]}_1_intelligibility.yaml`, then to its `_2_interference` and `_3_artifacts`.
 
 Then `python -m dmxlib.listening analyse THIS_FOLDER/results`, or for webMUSHRA its results folder with `--key
 THIS_FOLDER/key.json`.

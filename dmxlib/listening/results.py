@@ -87,7 +87,9 @@ def save(document: dict, folder: Path) -> bool:
 
 
 def read_results(folder: Path, key: dict) -> tuple[pandas.DataFrame, list[str]]:
-    """All ratings below a folder: (listener, item, system, aspect, rating, sample), and notes on what was dropped.
+    """All ratings below a folder, and notes on what was dropped.
+
+    Columns: listener, item, system, aspect, rating (1 to 5), sample.
 
     Reads the JSON files of `serve`, the CSV files that our page offers, and webMUSHRA's lms.csv. Dropped are
     ratings of other tests, "NA", repeated sends, and of a listener who left samples out the aspect where that

@@ -29,7 +29,7 @@ class Results(tornado.web.RequestHandler):
         self.key, self.folder = key, folder
 
     def post(self):
-        # A browser sends JSON to another site's server only if that server allows it: other pages cannot post.
+        # A browser sends JSON to another site's server only if that allows it: no other page can post here.
         if self.request.headers.get("Content-Type", "").partition(";")[0] != "application/json":
             return self.refuse(415, "Ratings are sent as application/json.")
         try:

@@ -92,6 +92,7 @@ def comparisons(ratings: pandas.DataFrame, key: dict) -> pandas.DataFrame:
 
 def wilcoxon(differences: np.ndarray) -> float:
     """The p-value of Wilcoxon's signed-rank test; 1 where nobody hears a difference."""
+    differences = differences.round(9)  # equal means may differ in the last bit, and then are no ties
     return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
@@ -110,8 +111,8 @@ def agreement(ratings: pandas.DataFrame) -> pandas.DataFrame:
     """
     rows = []
     for aspect, group in ratings.groupby("aspect", sort=False):
-        table = group.pivot(index="listener", columns="sample", values="rating")
-        values = table.to_numpy(float)
+        wide = group.pivot(index="listener", columns="sample", values="rating")
+        values = wide.to_numpy(float)
         count, samples = values.shape
         w = friedman(values.T)[0] / (count * (samples - 1)) if samples > 2 else np.nan
         with np.errstate(invalid="ignore"):
@@ -119,7 +120,7 @@ def agreement(ratings: pandas.DataFrame) -> pandas.DataFrame:
         odd = int(np.nanargmin(fits)) if np.isfinite(fits).any() else None
         rows.append({"aspect": aspect, "listeners": count, "kendall_w": w,
                      "least_spearman": np.nan if odd is None else fits[odd],
-                     "least_listener": "" if odd is None else table.index[odd]})  # fmt: skip
+                     "least_listener": "" if odd is None else wide.index[odd]})  # fmt: skip
     return pandas.DataFrame(rows)
 
 

@@ -350,8 +350,8 @@ def describe(test: dict, key: dict, excerpts: list[Excerpt], tracks: int, wanted
     return f"""# Listening test {test["id"]}
 
 {len(rated)} excerpts of {seconds:.3g} s, each separated by {", ".join(key["systems"])}.
-The mixture is at hand as reference, the true vocals are not played. Seed {seed}, {tracks} test songs to choose
-from. Every sample: {RATE} Hz, 16 bits, stereo, faded in and out, and of one loudness: {LOUDNESS:.0f} LUFS, or less
+The mixture is the reference, the true vocals are not played. Seed {seed}, {tracks} songs to choose from.
+Every sample: {RATE} Hz, 16 bits, stereo, faded in and out, and of one loudness: {LOUDNESS:.0f} LUFS, or less
 where a sample would clip.
 
 | recording | excerpt | use |

@@ -194,6 +194,23 @@ def _intervals(axes, curves: dict, colors=("C0", "C1", "C2", "C3")):
     axes.grid(alpha=0.3)
 
 
+def opinion_scores(scores):
+    """Draw a table of `dmxlib.listening.analyse.opinion_scores` with its t-intervals; returns the figure."""
+    from matplotlib.figure import Figure
+
+    aspects, systems = list(scores.aspect.unique()), list(scores.system.unique())
+    figure = Figure(figsize=(9, 1.4 + 0.4 * len(systems)), layout="constrained")
+    columns = figure.subplots(1, len(aspects), sharey=True, squeeze=False)[0]
+    for axes, aspect in zip(columns, aspects, strict=True):
+        chosen = scores[scores.aspect == aspect].set_index("system").loc[systems]
+        axes.errorbar(chosen.mos, systems, xerr=chosen.half_width, fmt="o", capsize=4)
+        axes.set(title=aspect, xlabel="MOS, 95 % interval", xlim=(0.9, 5.1), xticks=range(1, 6))
+        axes.grid(alpha=0.3)
+    columns[0].invert_yaxis()  # as in the table: the first system on top
+    columns[0].margins(y=0.2)
+    return figure
+
+
 def _rows(count, height):
     """A figure with `count` axes one above the other, each `height` inches high."""
     from matplotlib.figure import Figure

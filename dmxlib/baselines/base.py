@@ -28,7 +28,7 @@ class BaselineConfig(TrainerConfig):
     system: str = ""
     data_root: str = "data/toy"
     pairs: int = 1024
-    hold_out_seconds: float = 40.0
+    hold_out_seconds: float = 8.0
     validation_pairs: int = 16
 
 

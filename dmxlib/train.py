@@ -125,7 +125,8 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
         fourier_channels=config.fourier_channels,
         time_channels=config.time_channels,
     )
-    return VocalSeparationPipeline(codec, codec.conditioner(), unet, make_scheduler(), config.chunk_frames)
+    parts = (codec, codec.conditioner(), unet, make_scheduler())
+    return VocalSeparationPipeline(*parts, config.chunk_frames, level_rule="projected")  # results/level
 
 
 def make_datasets(config: TrainConfig, codec: Codec):

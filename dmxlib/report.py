@@ -27,7 +27,9 @@ def score_table(folder: Path) -> str:
     scored = rows[["track", "excerpt"]].dropna().drop_duplicates()
     songs = ", ".join(rows["track"].unique())
     note = f"Medians over {len(scored)} excerpts of {songs}; mono mean at 44.1 kHz. Made by\n\n"
-    commands = "\n".join(f"`{line}`\n" for line in sorted({fact["command"] for fact in facts.values()}))
+    commands = "\n".join(
+        f"`{line}`\n" for line in sorted({fact["command"] for fact in facts.values() if "command" in fact})
+    )
     return note + commands + "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

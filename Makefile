@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint notebooks clean
+.PHONY: help setup demo test test-browser lint notebooks clean
 
 # Notebooks run with .venv's Python even where the user has registered another one under the kernel name "python3".
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -16,7 +16,7 @@ unexport JUPYTER_PATH
 
 help:  ## show this list
 	@echo "make ..."
-	sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 14
+	sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 16
 
 setup: $(READY)  ## install all that dmxlib needs into .venv; the other commands do this themselves
 	@echo "dmxlib is set up in .venv."
@@ -27,6 +27,19 @@ demo: $(READY)  ## separate the voice from a short song made on the spot
 # Without a GPU and without downloads, so that it says the same everywhere.
 test: $(READY)  ## check that everything works
 	@CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 $(VENV) -m pytest
+
+# Where no Chromium is installed `make test` skips these.
+test-browser: $(READY)  ## try the listening test in a real browser; installs Debian's chromium and chromium-driver
+	@if ! type -P chromium chromedriver >/dev/null; then
+	    root=env; [ $$(id -u) = 0 ] || root="sudo -n"
+	    $$root apt-get -qq update >/dev/null || true
+	    if ! $$root DEBIAN_FRONTEND=noninteractive apt-get -y -qq install \
+	            --no-install-recommends chromium chromium-driver >/dev/null; then
+	        echo "Please install chromium and chromium-driver and call make again." >&2
+	        exit 1
+	    fi
+	fi
+	CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 $(VENV) -m pytest -k browser
 
 lint: $(READY)  ## check the style of the code
 	@$(VENV) -m ruff check --quiet .

@@ -19,6 +19,8 @@ from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from sklearn.cluster import MiniBatchKMeans
+from tqdm import tqdm
 
 from dmxlib.errors import InputError
 
@@ -81,7 +83,8 @@ class Codec(Conditioner):
     ):
         super().__init__(seanet, normalize, latent_mean, latent_std)
         self.decoder = SEANetDecoder(**seanet)
-        # Without k-means: 50 passes over each codebook took two minutes; unused codes are redrawn anyway.
+        # Its codebooks are fitted or loaded: EnCodec's moving average redraws every code that is chosen less
+        # than twice a batch, and in small batches that is each of them; a tenth of the entries were in use.
         self.quantizer = ResidualVectorQuantizer(self.encoder.dimension, n_q, bins, kmeans_init=False)
 
     @property
@@ -118,6 +121,28 @@ class Codec(Conditioner):
         self.register_to_config(latent_mean=None, latent_std=None)
         latents = torch.cat([self.encode(wave).transpose(0, 1).flatten(1) for wave in waves], dim=1)
         self.register_to_config(latent_mean=latents.mean(1).tolist(), latent_std=latents.std(1).tolist())
+
+    @torch.no_grad()
+    def fit_quantizer(self, waves, seed: int = 0) -> None:
+        """Learn the codebooks from an iterable of waves (batch, channels, T): each by k-means on what those
+        before it leave of the latents.
+
+        Raises InputError for fewer latent frames than a codebook has entries.
+        """
+        mean, std = self._statistics()
+        latents = [(self.encode(wave) * std + mean).transpose(1, 2).flatten(0, 1).cpu() for wave in waves]
+        residual = torch.cat(latents).numpy()
+        bins = self.config.bins
+        if len(residual) < bins:
+            raise InputError(f"{len(residual)} latent frames cannot fill {bins} codes; give more audio.")
+        for layer in tqdm(self.quantizer.vq.layers, desc="fit codebooks", unit="codebook", disable=None):
+            means = MiniBatchKMeans(
+                bins, init="random", batch_size=4096, max_iter=10, n_init=1, random_state=seed
+            )
+            nearest = means.fit_predict(residual)
+            residual = residual - means.cluster_centers_[nearest]
+            for buffer in (layer._codebook.embed, layer._codebook.embed_avg):
+                buffer.copy_(torch.from_numpy(means.cluster_centers_))
 
     def conditioner(self) -> Conditioner:
         """A trainable copy of the encoder, sharing no tensor with the codec."""
@@ -161,7 +186,12 @@ class Codec(Conditioner):
 
 def unit_rms(wave: torch.Tensor) -> torch.Tensor:
     """Divide each excerpt (batch, channels, T) by its mid's RMS, as EnCodec does; -80 dBFS is silence."""
-    return wave / wave.mean(dim=1, keepdim=True).square().mean(dim=2, keepdim=True).sqrt().clamp(min=1e-4)
+    return wave / mid_rms(wave).clamp(min=1e-4)
+
+
+def mid_rms(wave: torch.Tensor) -> torch.Tensor:
+    """RMS of each excerpt's mid, (batch, channels, T) -> (batch, 1, 1): the scale EnCodec sends along."""
+    return wave.mean(dim=1, keepdim=True).square().mean(dim=2, keepdim=True).sqrt()
 
 
 # What `EncodecModel.encodec_model_48khz` and `encodec_model_24khz` build.

@@ -31,6 +31,16 @@ def parse_config(config_class, argv=None, **parser_options):
     return from_values(config_class, {**(read_yaml(file) if file else {}), **given})
 
 
+def peek(name: str, default: str, argv=None) -> str:
+    """The value `parse_config` will find for one key, before it is known which dataclass the rest is of."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--config")
+    parser.add_argument(f"--{name}")
+    given = vars(parser.parse_known_args(argv)[0])
+    file = read_yaml(given["config"]) if given["config"] else {}
+    return given[name] or str(file.get(name, default))
+
+
 def read_yaml(path) -> dict:
     """The keys of a flat YAML file."""
     if not Path(path).is_file():

@@ -311,6 +311,18 @@ def _nonempty(lists):
     return [items for items in lists if items]
 
 
+def training_pairs(config, seconds: float, rate: int, channels: int) -> tuple[VocalPairs, VocalPairs]:
+    """The (training, validation) pairs of a data set's training songs, whose last part is held out.
+
+    Args:
+        config: has data_root, pairs, hold_out_seconds, validation_pairs and seed.
+        seconds, rate, channels: of an excerpt.
+    """
+    kept, held = training_tracks(config.data_root, config.hold_out_seconds)
+    training = VocalPairs(kept, config.pairs, seconds, rate, channels, seed=config.seed)
+    return training, VocalPairs(held, config.validation_pairs, seconds, rate, channels, seed=1, augment=False)
+
+
 def level_dbfs(wave: np.ndarray) -> float:
     """RMS of (channels, frames) in dB relative to full scale; silence is -inf."""
     with np.errstate(divide="ignore"):

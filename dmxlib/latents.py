@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dmxlib.codec import Codec
 from dmxlib.config import parse_config
-from dmxlib.data import VocalPairs, training_tracks
+from dmxlib.data import VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.pipeline import encode_pair
 
@@ -41,16 +41,9 @@ class LatentConfig:
 
 
 def pairs_of(config, codec: Codec) -> tuple[VocalPairs, VocalPairs]:
-    """The (training, validation) pairs of a data set's training songs, whose last part is held out.
-
-    Args:
-        config: has data_root, pairs, chunk_frames, hold_out_seconds, validation_pairs and seed.
-    """
-    kept, held = training_tracks(config.data_root, config.hold_out_seconds)
-    seconds = config.chunk_frames * codec.hop_length / codec.config.sampling_rate
-    excerpts = (seconds, codec.config.sampling_rate, codec.channels)
-    training = VocalPairs(kept, config.pairs, *excerpts, seed=config.seed)
-    return training, VocalPairs(held, config.validation_pairs, *excerpts, seed=1, augment=False)
+    """The (training, validation) pairs for a codec: `training_pairs` of `config.chunk_frames` frames."""
+    rate = codec.config.sampling_rate
+    return training_pairs(config, config.chunk_frames * codec.hop_length / rate, rate, codec.channels)
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 Two rules. "drawn": a level channel stands beside the latents, the U-Net draws it as well, and the decoded
 wave follows it frame by frame. "projected": one gain a chunk, the least-squares fit of the estimate's STFT
-magnitudes to the mixture's over the bins that it dominates. `dmxlib.evaluation` compares
-them in every table.
+magnitudes to the mixture's over the bins that it dominates, is the better one on held-out songs:
+results/level/ compares them.
 """
 
 import torch

@@ -15,6 +15,8 @@ import librosa
 import numpy as np
 import soxr
 
+from dmxlib.errors import InputError
+
 RATE = 44_100  # Hz
 FRAME = 2048  # samples: 46 ms, three periods of the lowest F0 searched (ours)
 HOP = 512  # samples (ours)
@@ -161,6 +163,29 @@ def f0_error(
     both = voiced & voiced_hat
     rmse = np.sqrt(_mean(np.log(hertz[both] / hertz_hat[both]) ** 2))
     return float(rmse), _mean(~voiced_hat[voiced])
+
+
+def dnsmos(audio: np.ndarray, rate: int) -> dict[str, float]:
+    """DNSMOS P.835 of the mono mean at 16 kHz: {"sig", "bak", "ovrl", "p808"}, about 1 to 5; no reference.
+
+    Predicted opinions of speech quality, background and the whole, and of the whole after P.808. Trained on
+    noisy speech, not on singing: a proxy. Audio that peaks above 1 is divided by its peak; under 9 s it is
+    repeated. All NaN for audio that is empty, silent or not finite. `rate` in Hz; ValueError unless the
+    shape is (channels, frames); InputError without the package `speechmos`.
+    Source: Reddy et al., "DNSMOS P.835", ICASSP 2022, with the models that `speechmos` carries.
+    """
+    try:
+        from speechmos import dnsmos as model
+    except ImportError as error:
+        raise InputError(
+            "DNSMOS needs speechmos and onnxruntime; pip install speechmos onnxruntime."
+        ) from error
+    names = ("sig", "bak", "ovrl", "p808")
+    mono = soxr.resample(_audio(audio).mean(axis=0).astype(np.float32), rate, 16_000)
+    if not (_usable(mono, 1) and mono.any()):  # speechmos would repeat an empty array for ever
+        return dict.fromkeys(names, float("nan"))
+    scores = model.run(mono / max(1, np.abs(mono).max()), 16_000)  # which refuses what passes full scale
+    return {name: float(scores[f"{name}_mos"]) for name in names}
 
 
 def _log_difference(reference, estimate, rate, voiced, power) -> np.ndarray:

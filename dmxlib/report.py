@@ -7,6 +7,7 @@ import pandas as pd
 
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.plots import training_curve
+from dmxlib.robustness import draw
 from dmxlib.systems import SYSTEMS
 
 
@@ -26,19 +27,24 @@ def score_table(folder: Path) -> str:
     scored = rows[["track", "excerpt"]].dropna().drop_duplicates()
     songs = ", ".join(rows["track"].unique())
     note = f"Medians over {len(scored)} excerpts of {songs}; mono mean at 44.1 kHz. Made by\n\n"
-    commands = "\n".join(f"`{line}`\n" for line in sorted({fact["command"] for fact in facts.values()}))
+    commands = "\n".join(
+        f"`{line}`\n" for line in sorted({fact["command"] for fact in facts.values() if "command" in fact})
+    )
     return note + commands + "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 @exit_on_input_error
 def main() -> None:
-    """Draw results/training/<run>/curve.png for each log, write scores.md into each folder of scores."""
+    """Draw each curve in results/training and each figure in results/robustness; write each scores.md."""
     logs = sorted(Path("results/training").glob("*/log.jsonl"))
-    if not logs:
-        raise InputError("results/training holds no log; call this from the top of the repository.")
+    studies = sorted(Path("results/robustness").glob("*/table1.csv"))
+    if not logs + studies:
+        raise InputError("results/ holds no log and no study; call this from the top of the repository.")
     for log in logs:
         training_curve(log, title=log.parent.name).savefig(log.with_name("curve.png"), dpi=110)
         print(log.with_name("curve.png"))
+    for study in studies:
+        print(*draw(study.parent), sep="\n")
     scores = {path.parent for path in Path("results").rglob("*.json") if path.with_suffix(".csv").exists()}
     for folder in sorted(scores):
         (folder / "scores.md").write_text(score_table(folder))

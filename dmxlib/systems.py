@@ -12,10 +12,10 @@ import librosa
 import numpy as np
 import torch
 
-from dmxlib import audio
+from dmxlib import audio, baselines
 from dmxlib.data import Track
 from dmxlib.errors import InputError
-from dmxlib.pipeline import VocalSeparationPipeline, encode_pair
+from dmxlib.pipeline import PRETRAINED, VocalSeparationPipeline, encode_pair
 
 Separator = Callable[[Track], np.ndarray]
 
@@ -111,13 +111,6 @@ def _not_repeated(mixture, rate):
     return istft(spectrum * torch.from_numpy(mask), mixture.shape[1])
 
 
-def ideal_ratio_mask(track: Track) -> np.ndarray:
-    """|V| / (|V| + |A|) on the mixture's STFT (sees the target)."""
-    mixture, vocals = track.mixture(), track.vocals()
-    voice, rest = stft(vocals).abs(), stft(mixture - vocals).abs()
-    return istft(stft(mixture) * voice / (voice + rest).clamp(min=1e-8), track.frames)
-
-
 def stft(wave: np.ndarray) -> torch.Tensor:
     """(channels, frames) -> (channels, 2049, STFT frames), complex."""
     window, signal = torch.hann_window(4096), torch.from_numpy(wave)
@@ -179,6 +172,16 @@ def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray
     return audio.fit(audio.resample(audio.stereo(wave), rate, track.rate), track.frames)
 
 
+def baseline(name: str, options: Options) -> System:
+    """One of the paper's other systems, as it ships: dmxlib/pretrained/<name>-mini."""
+    model = baselines.load(name).Model.from_pretrained(PRETRAINED / f"{name}-mini")
+
+    def separate(track):
+        return model.separate(track.mixture(), track.rate, seed=options.seed)
+
+    return System(separate, model.num_parameters(), model.STEPS)
+
+
 GAIN_SECONDS = 7.0  # one best gain each
 
 SYSTEMS = {
@@ -189,5 +192,6 @@ SYSTEMS = {
     "ldm-dmx": latent_diffusion,
     "ldm-dmx-refined": partial(latent_diffusion, refine="wiener"),
     "codec-ceiling": codec_ceiling,
-    "irm": lambda options: System(ideal_ratio_mask),
+    **{name: partial(baseline, name) for name in baselines.TRAINED},
+    "irm": lambda options: System(baselines.load("irm").separate),
 }

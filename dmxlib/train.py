@@ -1,7 +1,9 @@
-"""Train the latent diffusion separator: `accelerate launch dmxlib/train.py --config FILE [--key value ...]`.
+"""Train a separator: `accelerate launch dmxlib/train.py --config FILE [--key value ...]`.
 
-Stage 1 keeps the conditioner frozen and reads latents alone; stage 2 starts from stage 1's model, unfreezes
-the conditioner and trains it through the mixture's samples, at a small learning rate.
+The key `system` names it: one of dmxlib/baselines/, whose other keys `--system NAME --help` lists, or
+ldm-dmx, the latent diffusion separator of this file. Its stage 1 keeps the conditioner frozen and reads
+latents alone; stage 2 starts from stage 1's model, unfreezes the conditioner and trains it through the
+mixture's samples, at a small learning rate.
 """
 
 from dataclasses import dataclass, field
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from dmxlib import baselines
 from dmxlib.codec import Codec
-from dmxlib.config import parse_config
+from dmxlib.config import parse_config, peek
 from dmxlib.data import seeded_generator
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError, exit_on_input_error
@@ -25,6 +28,7 @@ from dmxlib.unet import VocalUNet1D
 class TrainConfig(TrainerConfig):
     """The loop's settings, the data's, and the U-Net's size (without pretrained_model_name_or_path)."""
 
+    system: str = "ldm-dmx"
     pretrained_model_name_or_path: str | None = None
     codec: str = "data/runs/mini_codec_long/model"
     train_conditioner: bool = False
@@ -121,7 +125,8 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
         fourier_channels=config.fourier_channels,
         time_channels=config.time_channels,
     )
-    return VocalSeparationPipeline(codec, codec.conditioner(), unet, make_scheduler(), config.chunk_frames)
+    parts = (codec, codec.conditioner(), unet, make_scheduler())
+    return VocalSeparationPipeline(*parts, config.chunk_frames, level_rule="projected")  # results/level
 
 
 def make_datasets(config: TrainConfig, codec: Codec):
@@ -137,16 +142,26 @@ def make_datasets(config: TrainConfig, codec: Codec):
     return training, validation
 
 
-@exit_on_input_error
-def main(argv=None) -> None:
-    """Command line."""
-    config = parse_config(TrainConfig, argv, prog="accelerate launch dmxlib/train.py", description=__doc__)
-    accelerator = make_accelerator(config)
+def make_training(config: TrainConfig, device) -> tuple[TrainStep, torch.utils.data.Dataset]:
+    """What `dmxlib.trainer.train` takes: the step of the config's system, and its training pairs."""
     pipeline = make_pipeline(config)
     config.chunk_frames = pipeline.config.chunk_frames  # a saved system keeps its own
     training, validation = make_datasets(config, pipeline.codec)
-    pipeline.to(accelerator.device)
-    step = TrainStep(pipeline, config.train_conditioner, validation)
+    pipeline.to(device)
+    return TrainStep(pipeline, config.train_conditioner, validation), training
+
+
+@exit_on_input_error
+def main(argv=None) -> None:
+    """Command line."""
+    system = peek("system", TrainConfig.system, argv)
+    if system == TrainConfig.system:
+        config_class, make = TrainConfig, make_training
+    else:
+        config_class, make = baselines.training(system)
+    config = parse_config(config_class, argv, prog="accelerate launch dmxlib/train.py", description=__doc__)
+    accelerator = make_accelerator(config)
+    step, training = make(config, accelerator.device)
     train(step, training, config, accelerator)
 
 

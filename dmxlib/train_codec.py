@@ -4,12 +4,17 @@ Squared error of the wave at unit RMS, plus L1 of a multi-scale
 log mel spectrogram (EnCodec, Defossez and others 2022, section 3.4, has L1 for both). The last group norm
 gives every output the same energy, and with L1 the decoder learned to hide it in one loud click, silent
 elsewhere, for 800 steps and on; the squared error leaves no such way out. The decoder learns from the
-continuous latents that the diffusion model draws; the quantiser's codebooks follow the latents by their
-moving average and send no gradient. With `adversarial_weight` EnCodec's discriminator judges the output as
-well. EnCodec's loss balancer is left out: it calls backward itself, past Accelerate's accumulation.
+continuous latents that the diffusion model draws; the quantiser's codebooks are fitted to them in the end.
+With `adversarial_weight` EnCodec's discriminator judges the output as well. EnCodec's loss balancer is left
+out: it calls backward itself, past Accelerate's accumulation.
+
+`--init` continues a codec, EnCodec's own ("48khz") too. With `--train_decoder_only yes` it learns to decode
+vocals better from the latents and codes it has: a separator trained on them keeps its worth.
 """
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torchaudio
@@ -32,27 +37,34 @@ class CodecTrainConfig(TrainerConfig):
     excerpt_seconds: float = 1.7
     epoch_length: int = 2000
     init: str | None = None
+    train_decoder_only: bool = False
     sampling_rate: int = 24_000
     channels: int = 1
     dimension: int = 128
     n_filters: int = 16
     ratios: list = field(default_factory=lambda: [5, 4, 4, 4])
-    n_q: int = 8
+    n_q: int = 16
+    bins: int = 1024
     spectral_weight: float = 0.1
     adversarial_weight: float = 0.0  # 0 trains without the discriminator
     validation_excerpts: int = 16
 
 
 class CodecStep(torch.nn.Module):
-    """The codec with its loss on a batch of {"vocals", "mixture"} waves (batch, channels, T)."""
+    """The codec with its loss on a batch of {"vocals", "mixture"} waves (batch, channels, T).
+
+    Args:
+        dataset: the training excerpts, which the quantiser is fitted to.
+        validation: the excerpts of `validate`; the latents are calibrated on their vocals.
+    """
 
     SCALES = ((256, 32), (512, 64), (1024, 64), (2048, 64))  # window and mel bands; hops of a quarter window
 
-    def __init__(self, codec: Codec, validation, spectral_weight: float, adversarial_weight: float = 0.0):
+    def __init__(self, codec: Codec, dataset, validation, config: CodecTrainConfig):
         super().__init__()
-        self.codec = codec
-        self.spectral_weight, self.adversarial_weight = spectral_weight, adversarial_weight
-        self.adversary = Adversary(codec.channels) if adversarial_weight else None
+        self.codec, self.config, self.dataset = codec, config, dataset
+        codec.encoder.requires_grad_(not config.train_decoder_only)
+        self.adversary = Adversary(codec.channels) if config.adversarial_weight else None
         self.mels = torch.nn.ModuleList(
             torchaudio.transforms.MelSpectrogram(
                 codec.config.sampling_rate, n_fft=window, hop_length=window // 4, n_mels=bands, power=1
@@ -62,43 +74,53 @@ class CodecStep(torch.nn.Module):
         self.validation = torch.utils.data.default_collate([validation[i] for i in range(len(validation))])
 
     def forward(self, batch, generator):
-        """Mean loss over three vocals for each mixture, which the conditioner has to encode as well."""
-        mixtures = len(batch["vocals"]) // 4
+        """Mean loss over three vocals for each mixture, which the conditioner has to encode as well; vocals
+        alone where only the decoder learns."""
+        mixtures = 0 if self.config.train_decoder_only else len(batch["vocals"]) // 4
         wave = unit_rms(torch.cat([batch["vocals"][mixtures:], batch["mixture"][:mixtures]]))
-        latents = self.codec.encoder(wave)
-        with torch.no_grad():
-            self.codec.quantizer(latents.float(), self.codec.config.sampling_rate // self.codec.hop_length)
-        estimate = self.codec.decoder(latents)
+        estimate = self.codec.decoder(self.codec.encoder(wave))
         loss = self.loss(estimate, wave)
-        return loss + self.adversarial_weight * self.adversary(estimate, wave) if self.adversary else loss
+        if self.adversary:
+            loss = loss + self.config.adversarial_weight * self.adversary(estimate, wave)
+        return loss
 
     def loss(self, estimate, wave):
         """Squared error of the waves plus the weighted L1 of the log mel spectrograms."""
         spectral = [(log_mel(mel, estimate) - log_mel(mel, wave)).abs().mean() for mel in self.mels]
-        return (estimate - wave).square().mean() + self.spectral_weight * torch.stack(spectral).mean()
+        return (estimate - wave).square().mean() + self.config.spectral_weight * torch.stack(spectral).mean()
 
     def validate(self, picture):
-        """Loss, median SDR in dB from continuous and from quantised latents, and the share of the codebooks'
-        entries in use, on held-out vocals; draws the first of them."""
+        """Loss and median SDR in dB on held-out vocals; draws the first of them."""
         wave = unit_rms(self.validation["vocals"])
-        latents = [self.codec.encode(excerpt) for excerpt in wave.split(1)]
-        codes = [self.codec.quantize(latent) for latent in latents]
-        estimate = torch.cat([self.codec.decode(latent) for latent in latents])
-        quantized = torch.cat([self.codec.decode(self.codec.dequantize(code)) for code in codes])
+        estimate = torch.cat([self.codec.decode(self.codec.encode(excerpt)) for excerpt in wave.split(1)])
         titles = {"vocals": wave[0].cpu().numpy(), "through the codec": estimate[0].cpu().numpy()}
         save_spectrograms(picture, titles, self.codec.config.sampling_rate)
-        used = [len(book.unique()) for book in torch.cat(codes, dim=2)[0]]
-        return {
-            "loss": self.loss(estimate, wave).item(),
-            "sdr": median_sdr(wave, estimate),
-            "sdr_quantized": median_sdr(wave, quantized),
-            "codebook_usage": sum(used) / len(used) / self.codec.config.bins,
-        }
+        return {"loss": self.loss(estimate, wave).item(), "sdr": median_sdr(wave, estimate)}
 
     def save(self, folder):
-        """Calibrate the latents on the held-out vocals and save the codec."""
-        self.codec.calibrate(self.validation["vocals"].split(1))
+        """Calibrate the latents and fit the quantiser, where the encoder has learned; save the codec.
+
+        Beside it quantizer.json: held-out vocals' SDR in dB from codes, the share of the entries in use.
+        """
+        learned = self.config.max_train_steps > 0 and not self.config.train_decoder_only
+        if learned or not self.codec.config.latent_std:
+            self.codec.calibrate(self.validation["vocals"].split(1))
+        if learned:
+            items = (self.dataset[index] for index in range(min(FITTED_EXCERPTS, len(self.dataset))))
+            self.codec.fit_quantizer(item["vocals"][None].to(self.codec.device) for item in items)
         self.codec.save_pretrained(folder)
+        wave = unit_rms(self.validation["vocals"])
+        codes = [self.codec.quantize(self.codec.encode(excerpt)) for excerpt in wave.split(1)]
+        decoded = torch.cat([self.codec.decode(self.codec.dequantize(code)) for code in codes])
+        used = [len(book.unique()) for book in torch.cat(codes, dim=2)[0]]
+        figures = {
+            "sdr_quantized": median_sdr(wave, decoded),
+            "codebook_usage": sum(used) / len(used) / self.codec.config.bins,
+        }
+        (Path(folder) / "quantizer.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+FITTED_EXCERPTS = 128  # of the training set, that the quantiser is fitted to
 
 
 class Adversary(torch.nn.Module):
@@ -152,7 +174,7 @@ def new_codec(config: CodecTrainConfig) -> Codec:
         true_skip=True,
         lstm=0,
     )
-    return Codec(config.sampling_rate, seanet, config.n_q)
+    return Codec(config.sampling_rate, seanet, config.n_q, config.bins)
 
 
 @exit_on_input_error
@@ -160,17 +182,14 @@ def main(argv=None) -> None:
     """Command line."""
     config = parse_config(CodecTrainConfig, argv, prog="python -m dmxlib.train_codec", description=__doc__)
     accelerator = make_accelerator(config)
-    if accelerator.num_processes > 1:
-        raise InputError(
-            "the codec trains in one process: its codebooks are updated outside of the gradient."
-        )
+    if config.train_decoder_only and not config.init:
+        raise InputError("train_decoder_only continues a codec; name one with --init.")
     codec = Codec.load(config.init) if config.init else new_codec(config)
     kept, held = training_tracks(config.data_root, config.hold_out_seconds)
     excerpts = (config.excerpt_seconds, codec.config.sampling_rate, codec.channels)
     validation = VocalPairs(held, config.validation_excerpts, *excerpts, seed=1, augment=False)
     dataset = VocalPairs(kept, config.epoch_length, *excerpts, seed=config.seed)
-    step = CodecStep(codec, validation, config.spectral_weight, config.adversarial_weight)
-    train(step, dataset, config, accelerator)
+    train(CodecStep(codec, dataset, validation, config), dataset, config, accelerator)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def self_attention(channels):
 class Injection(nn.Module):
     """Merge the mixture's latent: interpolate it to the level's length, concatenate, convolve.
 
-    Nothing stands between the two, and the convolution is therefore a sum: the mixture's half
+    Nothing stands between concatenation and convolution, which makes it a sum: the mixture half
     is the same in every step.
     """
 
@@ -191,7 +191,7 @@ class VocalUNet1D(UNet1DModel):
             timestep: a number, or (batch,), integer or not; the scheduler's index i is t = (i + 1) / N.
             condition: the mixture's latent, (batch, condition_channels, any length), or its `mixture_halves`.
         """
-        if torch.is_tensor(condition):
+        if not isinstance(condition, list):
             condition = self.mixture_halves(condition, sample.shape[-1])
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         time = self.time_mlp(self.time_proj((timestep + 1) / NUM_TRAIN_TIMESTEPS).to(sample.dtype))

@@ -239,3 +239,26 @@ def test_shapes_must_agree(metric):
         metric(audio, audio[:1], *rate)
     with pytest.raises(ValueError, match=r"\(channels, frames\)"):
         metric(audio[0], audio[0], *rate)
+
+
+# dnsmos
+
+
+@pytest.fixture(scope="module")
+def dnsmos():
+    pytest.importorskip("speechmos", reason="speechmos is not installed; pip install speechmos onnxruntime")
+    return metrics.dnsmos
+
+
+def test_dnsmos_hears_noise_and_takes_what_passes_full_scale(dnsmos):
+    wave = 8 * tone(220.0, seconds=9.5)  # 9.01 s and less than a second more: one window
+    clean, noisy = (dnsmos(wave + noise(9.5, level), RATE) for level in (1e-3, 0.8))
+    assert clean.keys() == {"sig", "bak", "ovrl", "p808"}
+    assert 1 <= noisy["bak"] < clean["bak"] <= 5
+
+
+@pytest.mark.parametrize(
+    "audio", [np.zeros((2, 0)), np.zeros((2, 1)), np.zeros((2, RATE)), np.full((2, RATE), np.nan)]
+)
+def test_dnsmos_of_nothing_is_nan(dnsmos, audio):
+    assert np.isnan(list(dnsmos(audio, RATE).values())).all()

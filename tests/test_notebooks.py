@@ -22,9 +22,10 @@ SMALL_UNET = dict(
     fourier_channels=16,
     time_channels=16,
 )
-# What each notebook is run with beside data_root, model and output_dir, and what it promises to write.
+# What each notebook is run with beside data_root, model or codec and output_dir, and what it has to write.
 SMALL = {
     "00_data": dict(start_seconds=1.0, seconds=3.0, voiced_excerpts=1),
+    "01_encodec_robustness": dict(excerpt_seconds=0.4),
     "02_latent_diffusion": dict(noise_levels=[0.0, 1.0], num_inference_steps=2),
     "03_training": dict(
         max_train_steps=2, train_batch_size=2, pairs=4, chunk_frames=64, hold_out_seconds=2.0
@@ -37,12 +38,15 @@ SMALL = {
         overlaps=[0.0, 0.5],
         seeds=[0, 1],
     ),
+    "06_listening_test": dict(recordings=1, seconds=1.0),
 }
 WRITES = {
     "00_data": ["songs.csv", "spectrograms.png"],
+    "01_encodec_robustness": ["table1.csv", "table1.md", "noise.png", "codec.png", "run.json"],
     "02_latent_diffusion": ["noise.png", "errors.csv"],
     "03_training": ["brief_run/log.jsonl", "brief_run/model/model_index.json"],
     "04_sampling": ["steps.csv", "overlaps.csv", "uncertainty.png"],
+    "06_listening_test": ["test/key.json", "analysis/table3.md", "listeners.csv"],
 }
 
 
@@ -85,6 +89,7 @@ def small_parameters(source, tmp_path, toy_root, model_folder) -> dict:
     shared = dict(
         data_root=str(toy_root),
         model=str(model_folder),
+        codec=str(model_folder / "codec"),
         config=str(tmp_path / "small.yaml"),
         output_dir=str(tmp_path / "output"),
     )

@@ -1,0 +1,171 @@
+"""What the trained baselines share: settings, saved folder, training step, separation in chunks."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError
+from tqdm import tqdm
+
+from dmxlib import audio
+from dmxlib.data import VocalPairs, seeded_generator, training_pairs
+from dmxlib.errors import InputError
+from dmxlib.plots import save_spectrograms
+from dmxlib.trainer import TrainerConfig
+
+OVERLAP = 0.2  # share of a chunk cross-faded with the next; LDM-dmx's
+PREVIEW_STEPS = 20  # of the separation drawn during training
+
+
+@dataclass
+class BaselineConfig(TrainerConfig):
+    """The loop's settings and the data's. A system adds its `Model`'s arguments, under the same names."""
+
+    system: str = ""
+    data_root: str | list = "data/toy"
+    pairs: int = 1024
+    hold_out_seconds: float = 8.0
+    validation_pairs: int = 16
+
+
+class Baseline(ModelMixin, ConfigMixin):
+    """A separator that works on chunks of one length, the one it was trained on.
+
+    Its config holds sampling_rate in Hz, channels and chunk_samples; a system adds `loss` and `extract`.
+    """
+
+    STEPS = 1  # iterations for a chunk, where the caller names no other number
+
+    def loss(self, vocals, accompaniment, generator) -> torch.Tensor:
+        """The loss of waves (batch, channels, chunk_samples), with all noise from `generator`."""
+        raise NotImplementedError
+
+    def extract(self, mixture, steps, generator, tick) -> torch.Tensor:
+        """The vocals of mixtures (batch, channels, chunk_samples), in the same shape.
+
+        Args:
+            steps, generator: of an iterative system; the others take no notice.
+            tick: called after each step.
+        """
+        raise NotImplementedError
+
+    def initialize(self, vocals, accompaniment) -> None:
+        """Set what is initialised from data, given the first training batch's waves."""
+
+    @classmethod
+    def from_pretrained(cls, folder, **kwargs):
+        """Load a folder that `save_pretrained` or a training run wrote, ready to separate.
+
+        Raises InputError where it is none, its weights are pickled, or they are another system's.
+        """
+        if not (Path(str(folder)) / cls.config_name).is_file():
+            raise InputError(
+                f"{folder} is no folder with {cls.config_name}; give the model/ of a training run, pickles "
+                "are not opened."
+            )
+        try:
+            config = cls.load_config(str(folder))
+            if {key for key in config if not key.startswith("_")} != inspect.signature(cls).parameters.keys():
+                raise ValueError("the config is another system's")
+            kwargs = {"use_safetensors": True, "low_cpu_mem_usage": False} | kwargs
+            model, info = super().from_pretrained(str(folder), output_loading_info=True, **kwargs)
+            if any(info.values()):
+                raise ValueError("the weights are another model's")
+        except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+            raise InputError(
+                f"{folder} cannot be loaded by {cls.__module__}: its config.json is another system's, or its "
+                f"weights are missing, damaged, another model's or no safetensors ({type(error).__name__})."
+            ) from error
+        return model.eval()
+
+    @torch.no_grad()
+    def separate(
+        self, mixture: np.ndarray, rate: int, steps: int | None = None, seed: int = 0, quiet: bool = False
+    ) -> np.ndarray:
+        """The vocals of a mixture (2, frames) float32 at `rate` Hz, of the same shape.
+
+        Args:
+            steps: iterations for each chunk (None: STEPS); not minded where STEPS is 1.
+            seed: of all noise.
+
+        Raises InputError where the mixture is not that, or steps is less than 1.
+        """
+        if mixture.ndim != 2 or len(mixture) != 2 or not mixture.size or not np.isfinite(mixture).all():
+            raise InputError("the mixture is empty, not (2, frames), or holds NaN or infinite samples.")
+        steps = self.STEPS if steps is None else steps
+        if steps < 1:
+            raise InputError(f"the number of steps is {steps}; choose 1 or more.")
+        config = self.config
+        wave = audio.match_channels(audio.resample(mixture, rate, config.sampling_rate), config.channels)
+        length = config.chunk_samples
+        hop = length - int(OVERLAP * length)
+        chunks = list(audio.chunks([wave], length, hop))
+        generator = torch.Generator(self.device).manual_seed(seed)
+        with tqdm(total=len(chunks) * steps, desc="separate", unit="step", disable=quiet) as bar:
+            batches = (torch.from_numpy(chunk)[None].to(self.device) for chunk in chunks)
+            parts = (self.extract(batch, steps, generator, bar.update)[0] for batch in batches)
+            blocks = list(audio.overlap_add((part.cpu().numpy() for part in parts), hop))
+        vocals = audio.stereo(np.concatenate(blocks, axis=1)[:, : wave.shape[1]])
+        vocals = audio.resample(vocals, config.sampling_rate, rate)
+        return audio.fit(vocals, mixture.shape[1])
+
+
+class TrainStep(torch.nn.Module):
+    """A system with its loss on {"vocals", "mixture"} waves, for `dmxlib.trainer.train`.
+
+    Args:
+        validation: a dataset of fixed pairs, as the training one's.
+    """
+
+    def __init__(self, model: Baseline, validation: torch.utils.data.Dataset):
+        super().__init__()
+        self.model = model
+        self._validation = [validation[index] for index in range(len(validation))]
+
+    def forward(self, batch, generator):
+        """The system's loss of a batch of waves (batch, channels, chunk_samples)."""
+        return self.model.loss(*sources(batch), generator)
+
+    def validate(self, picture: Path):
+        """Mean loss on the validation pairs with fixed noise; draws the first one's separation."""
+        device = self.model.device
+        pairs = [{key: wave[None].to(device) for key, wave in pair.items()} for pair in self._validation]
+        losses = [self(pair, seeded_generator(1, number, device=device)) for number, pair in enumerate(pairs)]
+        generator, steps = seeded_generator(0, device=device), min(self.model.STEPS, PREVIEW_STEPS)
+        drawn = self.model.extract(pairs[0]["mixture"], steps, generator, lambda: None)
+        waves = {"true vocals": pairs[0]["vocals"], "separated vocals": drawn}
+        waves = {title: wave[0].cpu().numpy() for title, wave in waves.items()}
+        save_spectrograms(picture, waves, self.model.config.sampling_rate)
+        return {"loss": torch.stack(losses).mean().item()}
+
+    def save(self, folder):
+        """Save the system."""
+        self.model.save_pretrained(folder)
+
+
+def sources(batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """{"vocals", "mixture"} -> (vocals, accompaniment)."""
+    return batch["vocals"], batch["mixture"] - batch["vocals"]
+
+
+def new_model(model_class: type[Baseline], config: BaselineConfig) -> Baseline:
+    """A system of the config's size with random weights."""
+    wanted = inspect.signature(model_class).parameters
+    return model_class(**{name: value for name, value in vars(config).items() if name in wanted})
+
+
+def make_training(
+    model_class: type[Baseline], config: BaselineConfig, device
+) -> tuple[TrainStep, VocalPairs]:
+    """What `dmxlib.trainer.train` takes: the step of a new system, and its training pairs."""
+    model = new_model(model_class, config)
+    rate = model.config.sampling_rate
+    excerpt = (model.config.chunk_samples / rate, rate, model.config.channels)
+    training, validation = training_pairs(config, *excerpt)
+    first = [training[index] for index in range(min(config.train_batch_size, len(training)))]
+    model.initialize(*sources(torch.utils.data.default_collate(first)))
+    return TrainStep(model.to(device), validation), training

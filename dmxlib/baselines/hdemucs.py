@@ -1,0 +1,82 @@
+"""H-Demucs: hybrid spectrogram and wave U-Net (Defossez 2021), the implementation of torchaudio.
+
+The paper fixes the network (48 channels doubled at each of six levels, window 4096, 44.1 kHz stereo), which
+torchaudio builds, and the L1 loss of the waves. Ours: two sources, [vocals, accompaniment], in place of four,
+and the excerpts' length. 83.6 M parameters at 48 channels; the LDM-dmx paper's column says 346 M, which no
+size of this network gives (four of them have 334.6 M).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch.nn import functional as F
+from torchaudio.models import HDemucs
+from torchaudio.pipelines import HDEMUCS_HIGH_MUSDB_PLUS
+
+from dmxlib.baselines.base import Baseline, BaselineConfig
+from dmxlib.errors import InputError
+
+OFFICIAL = "musdb-plus"  # torchaudio's bundle: trained on all of MUSDB18-HQ and 150 songs of Meta's
+
+
+@dataclass
+class TrainConfig(BaselineConfig):
+    """Settings of a training run."""
+
+    system: str = "hdemucs"
+    width: int = 48
+    chunk_samples: int = 485_100
+
+
+class Model(Baseline):
+    """torchaudio's `HDemucs` at 44.1 kHz stereo.
+
+    Args:
+        width: channels of the first level.
+        sources: what it separates; "vocals" is one of them.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        width: int,
+        chunk_samples: int,
+        sources: tuple[str, ...] = ("vocals", "accompaniment"),
+        sampling_rate: int = 44_100,
+        channels: int = 2,
+    ):
+        super().__init__()
+        self.network = HDemucs(list(sources), channels, width)
+        # torchaudio makes this norm and never calls it; a gradient that never comes would stop DDP
+        self.network.time_encoder[-1].norm1.requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(cls, folder, **kwargs):
+        """Load a folder as `Baseline` does, or the official weights by the name OFFICIAL, fetched once.
+
+        They are a pickle, which `get_model` opens by torch's default: weights only, no code. They were
+        learned from MUSDB18-HQ's test songs too, so they say nothing on those.
+        """
+        if folder != OFFICIAL:
+            return super().from_pretrained(folder, **kwargs)
+        try:
+            official = HDEMUCS_HIGH_MUSDB_PLUS.get_model()
+        except Exception as error:  # offline, cut off, damaged: many kinds of error, one answer
+            raise InputError(
+                "the official weights of H-Demucs are not on this machine and cannot be fetched from "
+                f"torchaudio's address ({type(error).__name__}); go on-line once, or train a model."
+            ) from error
+        model = cls(TrainConfig.width, TrainConfig.chunk_samples, official.sources)
+        model.network.load_state_dict(official.state_dict())
+        return model.eval()
+
+    def loss(self, vocals, accompaniment, generator):
+        """L1 of the waves, the mean over the two sources."""
+        return F.l1_loss(self.network(vocals + accompaniment), torch.stack([vocals, accompaniment], dim=1))
+
+    def extract(self, mixture, steps, generator, tick):
+        """One pass."""
+        estimates = self.network(mixture)  # (batch, sources, channels, T)
+        tick()
+        return estimates[:, list(self.config.sources).index("vocals")]

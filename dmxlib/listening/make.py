@@ -1,0 +1,380 @@
+"""Choose excerpts of separated songs and write them as a listening test, for our page and for webMUSHRA."""
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from tqdm import tqdm
+
+from dmxlib import audio, metrics
+from dmxlib.data import Track, load_tracks
+from dmxlib.errors import InputError
+from dmxlib.evaluation import SUNG_DBFS, above
+
+RATE = 44_100  # Hz, of every sample of every test: webMUSHRA wants one rate
+LOUDNESS = -23.0  # LUFS, as in EBU R 128: leaves most voices their peaks
+FADE_SECONDS = 0.02  # at both ends of a sample: no click
+SHARES = (1, 2 / 3, 1 / 2, 1 / 3)  # of the wanted length, tried in turn where the songs hold too little voice
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """One question with five anchored answers, best first: they count 5 to 1."""
+
+    name: str
+    question: str
+    hint: str
+    labels: tuple[str, str, str, str, str]
+
+
+# The answers of the last two are those of ITU-T P.835 (2003) for "background" and "speech signal", with the
+# accompaniment for background and the voice for speech. P.835 has no scale of intelligibility: its wording is
+# ours, and so are all questions and hints.
+ASPECTS = (
+    Aspect(
+        "intelligibility",
+        "How well can you understand the words?",
+        "Attend only to the words, not to how the voice sounds or what else there is to hear.",
+        ("Every word is clear", "Almost every word is clear", "About half of the words are clear",
+         "A few words are clear", "No word is clear"),
+    ),
+    Aspect(
+        "interference",
+        "How noticeable are the other instruments?",
+        "Attend only to what is left of the accompaniment: drums, bass, guitars, keys. It should be gone.",
+        ("Not noticeable", "Slightly noticeable", "Noticeable but not intrusive", "Somewhat intrusive",
+         "Very intrusive"),
+    ),
+    Aspect(
+        "artifacts",
+        "How distorted is the voice itself?",
+        "Attend only to the voice: is it muffled, metallic, broken up, or otherwise not as in the song?",
+        ("Not distorted", "Slightly distorted", "Somewhat distorted", "Fairly distorted", "Very distorted"),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Frames `start` to `start + frames` of a track."""
+
+    track: Track
+    start: int
+    frames: int
+
+    def of(self, path: Path) -> np.ndarray:
+        """The same excerpt of an estimate, or of the mixture, (2, frames) at RATE.
+
+        Raises InputError where the file's rate or length is not the track's.
+        """
+        with audio.open_audio(path) as file:
+            if (file.samplerate, file.frames) != (self.track.rate, self.track.frames):
+                raise InputError(
+                    f"{path} has {file.frames} frames at {file.samplerate} Hz, its mixture "
+                    f"{self.track.frames} at {self.track.rate} Hz; separate the whole song and keep its rate."
+                )
+        wave = audio.resample(audio.read(path, self.start, self.frames)[0], self.track.rate, RATE)
+        ramp = np.arange(wave.shape[1], dtype=np.float32) / (FADE_SECONDS * RATE)
+        return wave * np.minimum(1, np.minimum(ramp, ramp[::-1]))
+
+    @property
+    def span(self) -> str:
+        """Where in the song it lies, in seconds."""
+        first, last = self.start / self.track.rate, (self.start + self.frames) / self.track.rate
+        return f"{first:.1f} to {last:.1f} s"
+
+
+# -- which excerpts ------------------------------------------------------------------------------------------
+
+
+def voiced_excerpts(track: Track, seconds: float, generator: np.random.Generator) -> Iterator[Excerpt]:
+    """Excerpts of a track that do not overlap and are voiced for more than half, in random order."""
+    frames = round(seconds * track.rate)
+    hop = frames // 4
+    starts = np.arange(generator.integers(hop), track.frames - frames + 1, hop)
+    vocals, taken = track.vocals(), []
+    for start in generator.permutation(starts):
+        voice = vocals[:, start : start + frames]
+        apart = all(abs(start - other) >= frames for other in taken)
+        # pYIN is slow, and hears a pitch in faint noise: first see whether anybody sings.
+        sung = apart and above(voice, track.rate, SUNG_DBFS).mean() > 0.5
+        if sung and metrics.voiced_mask(voice, track.rate).mean() > 0.5:
+            taken.append(start)
+            yield Excerpt(track, int(start), frames)
+
+
+def choose(tracks: list[Track], count: int, seconds: float, seed: int, quiet: bool = False) -> list[Excerpt]:
+    """`count` voiced excerpts, one a track in random order, then a second one of each, and so on.
+
+    All equally long, and shorter than `seconds` only where the tracks do not hold enough of that length.
+
+    Raises InputError where even a third of it is too long.
+    """
+    for share in SHARES:
+        generator = np.random.default_rng(seed)
+        order = generator.permutation(len(tracks))
+        streams = [voiced_excerpts(tracks[index], share * seconds, generator) for index in order]
+        chosen = []
+        with tqdm(total=count, desc=f"choose {share * seconds:.3g} s", unit="excerpt", disable=quiet) as bar:
+            while streams and len(chosen) < count:
+                found = next(stream := streams.pop(0), None)
+                if found:
+                    chosen.append(found)
+                    streams.append(stream)
+                    bar.update()
+        if len(chosen) == count:
+            return chosen
+    names = ", ".join(track.name for track in tracks[:3]) + (" ..." if len(tracks) > 3 else "")
+    raise InputError(
+        f"{names}: {len(chosen)} excerpts of {share * seconds:.3g} s without overlap are voiced for more "
+        f"than half, {count} are needed (one for practice); ask for fewer --recordings or --seconds."
+    )
+
+
+def find_estimate(estimates: Path, system: str, track: Track) -> Path | None:
+    """ESTIMATES/<system>/<track>/vocals.wav, or .flac and so on."""
+    paths = sorted((estimates / system / track.name).glob("vocals.*"))
+    return next((path for path in paths if path.suffix.lower() in audio.EXTENSIONS), None)
+
+
+def separated_tracks(estimates: Path, systems, data_root) -> list[Track]:
+    """The test songs that every system separated.
+
+    Raises InputError where the folders are not there, or no song is common to all.
+    """
+    if not (Path(data_root) / "test").is_dir():  # never another split: those songs may have trained a system
+        raise InputError(f"--data_root {data_root} has no folder test/; name a prepared data set.")
+    for system in systems:
+        if not (estimates / system).is_dir():
+            found = sorted(path.name for path in estimates.glob("*") if path.is_dir())
+            there = f"holds {', '.join(found)}" if found else "holds no systems"
+            raise InputError(f"{estimates}/{system} does not exist: {estimates} {there}; see --systems.")
+    tracks = load_tracks(data_root, "test")
+    common = [track for track in tracks if all(find_estimate(estimates, name, track) for name in systems)]
+    if not common:
+        raise InputError(
+            f"{estimates} holds no {systems[0]}/<song>/vocals.wav for a test song of {data_root} that every "
+            f"system separated ({', '.join(systems)})."
+        )
+    return common
+
+
+# -- the samples ---------------------------------------------------------------------------------------------
+
+
+def equally_loud(waves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Bring waves (2, frames) to LOUDNESS after ITU-R BS.1770, or all to less where one would clip.
+
+    Raises InputError for one that is silent, by its name.
+    """
+    try:
+        import pyloudnorm
+    except ImportError as error:
+        raise InputError("equal loudness needs pyloudnorm; pip install pyloudnorm.") from error
+    meter = pyloudnorm.Meter(RATE)
+    loud = {}
+    for name, wave in waves.items():
+        loudness = meter.integrated_loudness(wave.T)
+        if not np.isfinite(loudness):
+            raise InputError(f"{name} is silent; choose other excerpts with --seed, or mend that estimate.")
+        loud[name] = wave * np.float32(10 ** ((LOUDNESS - loudness) / 20))
+    peak = max(1.0, *(float(np.abs(wave).max()) for wave in loud.values()))
+    return {name: wave / peak for name, wave in loud.items()}
+
+
+def token() -> str:
+    """A name that tells nothing: not from the seed, or a listener could work out whose sample it is.
+
+    It begins with a letter: webMUSHRA's YAML reader takes 12e34567 for a number.
+    """
+    return f"x{secrets.token_hex(4)}"
+
+
+def make(
+    estimates: Path, destination: Path, data_root, systems, recordings=6, seconds=30.0, seed=0, quiet=False
+) -> dict:
+    """Make a test in the new folder `destination` and return its key.
+
+    `page/` is what listeners may see, `webmushra/` the same for webMUSHRA; `key.json` says whose each sample
+    is, README.md what was made. The last excerpt chosen is for training: its ratings do not count.
+
+    Raises InputError for folders, systems, songs or numbers that cannot be used; then nothing is made.
+    """
+    if recordings < 1 or seconds < 1 or len(set(systems)) < max(2, len(systems)):
+        raise InputError("a test needs at least one recording, one second and two different systems.")
+    if destination.exists():
+        raise InputError(f"{destination} exists already; name a new folder.")
+    tracks = separated_tracks(estimates, systems, data_root)
+    excerpts = choose(tracks, recordings + 1, seconds, seed, quiet)
+    waves, items, samples = {}, [], {}
+    for excerpt in tqdm(excerpts, desc="read", unit="excerpt", disable=quiet):
+        item = {"id": token(), "reference": token(), "samples": []}
+        waves[item["reference"]] = excerpt.of(excerpt.track.mixture_path)
+        for system in systems:
+            name = token()
+            item["samples"].append(name)
+            path = find_estimate(estimates, system, excerpt.track)
+            waves[name] = excerpt.of(path)
+            samples[name] = {"system": system, "item": item["id"], "track": excerpt.track.name,
+                             "span": excerpt.span, "training": excerpt is excerpts[-1]}  # fmt: skip
+            if not waves[name].any():
+                raise InputError(f"{path} is silent from {excerpt.span}; choose others with --seed.")
+        item["samples"].sort()
+        items.append(item)
+    test = {
+        "id": f"listening-{token()}",
+        "seconds": excerpts[0].frames / excerpts[0].track.rate,
+        "aspects": [asdict(aspect) for aspect in ASPECTS],
+        "training": items[-1],
+        "items": sorted(items[:-1], key=lambda item: item["id"]),
+    }
+    key = {
+        "id": test["id"],
+        "systems": list(systems),
+        "aspects": [aspect.name for aspect in ASPECTS],
+        "samples": samples,
+    }
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.part") as folder:
+        built = Path(folder) / destination.name
+        write_page(built / "page", test, equally_loud(waves), quiet)
+        write_webmushra(built / "webmushra" / "configs", test, built / "page" / "audio")
+        (built / "key.json").write_text(json.dumps(key, indent=2))
+        (built / "README.md").write_text(describe(test, key, excerpts, len(tracks), seconds, seed))
+        os.replace(built, destination)
+    return key
+
+
+def write_page(folder: Path, test: dict, waves: dict[str, np.ndarray], quiet: bool) -> None:
+    """The folder that a web server may show: the page, the test without its key, the samples."""
+    shutil.copytree(Path(__file__).with_name("page"), folder)
+    (folder / "test.json").write_text(json.dumps(test))
+    for name in tqdm(sorted(waves), desc="write", unit="sample", disable=quiet):
+        audio.write(folder / "audio" / f"{name}.wav", waves[name], RATE, "PCM_16")
+
+
+# -- webMUSHRA -----------------------------------------------------------------------------------------------
+
+
+def write_webmushra(configs: Path, test: dict, samples: Path) -> None:
+    """What is copied over webMUSHRA's own configs/: one config an aspect, and the samples."""
+    resources = configs / "resources" / test["id"]
+    shutil.copytree(samples, resources)
+    for number, aspect in enumerate(test["aspects"], 1):
+        config = webmushra_config(test, aspect)
+        path = configs / f"{test['id']}_{number}_{aspect['name']}.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110))
+
+
+def webmushra_config(test: dict, aspect: dict) -> dict:
+    """The pages that ask for one aspect, in webMUSHRA's words."""
+
+    def source(name):
+        return f"configs/resources/{test['id']}/{name}.wav"
+
+    answers = [{"value": 5 - worse, "label": label} for worse, label in enumerate(aspect["labels"])]
+
+    def page(item, title):
+        mixture = f'<audio controls preload="auto" src="{source(item["reference"])}"></audio>'
+        return {
+            "type": "likert_multi_stimulus",
+            "id": item["id"],
+            "name": title,
+            "content": f"<b>{aspect['question']}</b><br>{aspect['hint']}<br>The song itself: {mixture}",
+            "mustRate": True,
+            "mustPlayback": "ended",
+            "stimuli": {name: source(name) for name in item["samples"]},
+            "response": answers,
+        }
+
+    welcome = (
+        "You hear songs, and several attempts to take the voice out of each. Please use headphones in a "
+        "quiet room. Taking part is voluntary; you may stop whenever you like, and then nothing is kept."
+    )
+    loudness = "Set a volume at which you hear everything well, and leave it there."
+    farewell = "One name or number, the same one for each part of the test, then send your ratings, once."
+    return {
+        "testname": f"Separated singing voices: {aspect['name']}",
+        "testId": f"{test['id']}_{aspect['name']}",
+        "bufferSize": 2048,
+        "stopOnErrors": True,
+        "showButtonPreviousPage": False,
+        "remoteService": "service/write.php",
+        "pages": [
+            {"type": "generic", "id": "welcome", "name": "Welcome", "content": welcome},
+            {"type": "volume", "id": "volume", "name": "Volume", "content": loudness, "defaultVolume": 0.5,
+             "stimulus": source(test["training"]["reference"])},
+            page(test["training"], "For practice"),
+            ["random", *(page(item, "Please rate") for item in test["items"])],
+            {"type": "finish", "name": "Thank you", "content": farewell, "showResults": False,
+             "writeResults": True,
+             "questionnaire": [{"type": "text", "label": "Participant", "name": "participant_id"}]},
+        ],
+    }  # fmt: skip
+
+
+# -- the description -----------------------------------------------------------------------------------------
+
+
+def describe(test: dict, key: dict, excerpts: list[Excerpt], tracks: int, wanted: float, seed: int) -> str:
+    """README.md of a test: what it holds and how to run it; not whose a sample is."""
+    seconds, rated = test["seconds"], excerpts[:-1]
+    songs = len({excerpt.track.name for excerpt in rated})
+    notes = []
+    if seconds < wanted - 0.01:
+        notes.append(
+            f"The excerpts are {seconds:.3g} s long instead of {wanted:.3g} s: the songs hold no more."
+        )
+    if songs < len(rated):
+        notes.append(
+            f"{len(rated)} excerpts come from {songs} recordings, the only ones at hand; none overlap."
+        )
+    elif excerpts[-1].track in [excerpt.track for excerpt in rated]:
+        notes.append("The practice excerpt comes from a song that is also rated; the two do not overlap.")
+    rows = "\n".join(
+        f"| {excerpt.track.name} | {excerpt.span} | {'rated' if excerpt in rated else 'practice'} |"
+        for excerpt in excerpts
+    )
+    scales = "\n".join(
+        f"- **{aspect.name}**: {aspect.question} "
+        + ", ".join(f"{5 - worse} {label.lower()}" for worse, label in enumerate(aspect.labels))
+        for aspect in ASPECTS
+    )
+    return f"""# Listening test {test["id"]}
+
+{len(rated)} excerpts of {seconds:.3g} s, each separated by {", ".join(key["systems"])}.
+The mixture is the reference, the true vocals are not played. Seed {seed}, {tracks} songs to choose from.
+Every sample: {RATE} Hz, 16 bits, stereo, faded in and out, and of one loudness: {LOUDNESS:.0f} LUFS, or less
+where a sample would clip.
+
+| recording | excerpt | use |
+|---|---|---|
+{rows}
+
+{" ".join(notes)}
+
+{scales}
+
+The answers on interference and artifacts are those of ITU-T P.835 for background and speech signal; the
+standard has no scale of intelligibility: that wording is ours, and so are the questions. Items and samples
+come in random order, intelligibility first.
+
+## Run it
+
+`key.json` says whose each sample is: keep it, and keep it from listeners.
+
+- Our own page: `python -m dmxlib.listening serve THIS_FOLDER` keeps what it receives in `results/`. Or put
+  `page/` on any web server: there listeners download their ratings as CSV and send them to you.
+- webMUSHRA: copy what is in `webmushra/configs/` into its `configs/` and send listeners to
+  `?config={test["id"]}_1_intelligibility.yaml`, then to its `_2_interference` and `_3_artifacts`.
+
+Then `python -m dmxlib.listening analyse THIS_FOLDER/results`, or for webMUSHRA its results folder with `--key
+THIS_FOLDER/key.json`.
+"""

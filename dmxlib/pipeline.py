@@ -191,9 +191,9 @@ class VocalSeparationPipeline(DiffusionPipeline):
     def decode(self, latents, mixture) -> torch.Tensor:
         """Latents (batch, dimension + 1, F) -> vocals (batch, channels, F * hop) at their level."""
         wave = self.codec.decode(latents[:, :-1])
-        if self.config.level_rule == "projected":
-            return level.project(wave, mixture)
         levels = level.from_channel(latents[:, -1:])
+        if self.config.level_rule == "projected":
+            return level.project(level.gate(wave, levels), mixture)
         return level.apply_levels(wave, levels, level.rms(mixture), self.codec.hop_length)
 
 

@@ -41,8 +41,9 @@ class CodecTrainConfig(TrainerConfig):
     sampling_rate: int = 24_000
     channels: int = 1
     dimension: int = 128
-    n_filters: int = 16
-    ratios: list = field(default_factory=lambda: [5, 4, 4, 4])
+    n_filters: int = 32
+    n_residual_layers: int = 0
+    ratios: list = field(default_factory=lambda: [5, 8, 8])
     n_q: int = 16
     bins: int = 1024
     spectral_weight: float = 0.1
@@ -167,6 +168,7 @@ def new_codec(config: CodecTrainConfig) -> Codec:
         channels=config.channels,
         dimension=config.dimension,
         n_filters=config.n_filters,
+        n_residual_layers=config.n_residual_layers,
         ratios=config.ratios,
         norm="time_group_norm",
         # EnCodec's LSTM made a step a sixth slower and the output no better: correlation with the input after

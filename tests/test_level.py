@@ -101,6 +101,17 @@ def test_wholly_silent_vocals():
     assert torch.isfinite(level.apply_levels(0 * mixture, levels, level.rms(mixture), HOP)).all()
 
 
+def test_gate_shuts_where_the_level_says_so_and_nowhere_else():
+    wave, levels = noise(), torch.full((1, 1, FRAMES), level.GATE_DB)
+    assert torch.equal(level.gate(wave, levels), wave)  # at the threshold it is open
+    levels[..., FRAMES // 2 :] = level.FLOOR_DB
+    gated = level.gate(wave, levels)
+    half, margin = SAMPLES // 2, 2 * HOP
+    assert torch.equal(gated[..., : half - margin], wave[..., : half - margin])
+    loss = decibels(level.rms(gated[..., half + margin :]) / level.rms(wave[..., half + margin :]))
+    assert abs(loss.item() - level.GATE_SLOPE * (level.FLOOR_DB - level.GATE_DB)) < 0.1
+
+
 def chord(frequencies):
     t = torch.arange(SAMPLES) / 24_000
     return sum(torch.sin(2 * torch.pi * frequency * t) for frequency in frequencies)[None, None]

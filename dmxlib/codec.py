@@ -24,6 +24,8 @@ from tqdm import tqdm
 
 from dmxlib.errors import InputError
 
+PRETRAINED = Path(__file__).parent / "pretrained"  # what ships
+
 
 class Conditioner(ModelMixin, ConfigMixin):
     """EnCodec's encoder, with normalised latents.
@@ -153,9 +155,10 @@ class Codec(Conditioner):
 
     @classmethod
     def load(cls, name: str) -> "Codec":
-        """A folder that `save_pretrained` wrote, or what `from_encodec` takes."""
-        if (Path(name) / "config.json").is_file():
-            return cls.from_pretrained(name, low_cpu_mem_usage=False).eval()
+        """The codec that ships, "encodec-mini", a saved folder, or what `from_encodec` takes."""
+        for folder in (PRETRAINED / name, Path(name)):
+            if (folder / "config.json").is_file():
+                return cls.from_pretrained(folder, low_cpu_mem_usage=False).eval()
         return cls.from_encodec(name)
 
     @classmethod

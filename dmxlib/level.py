@@ -12,7 +12,10 @@ from torch.nn import functional as F
 FLOOR_DB = -60.0  # under the mixture's RMS: silence, and as quiet as a drawn level gets
 CENTER_DB, SCALE_DB = -25.0, 20.0  # of the level channel, so that it has about the latents' spread; ours
 WINDOW = 4  # latent frames a level is measured over: 53 ms at 75 frames/s, more than a period of any voice
-GATE_DB, GATE_SLOPE = -40.0, 2.0  # the gate shuts by so many dB for each dB that the level lies under the first
+GATE_DB, GATE_SLOPE = (
+    -40.0,
+    2.0,
+)  # the gate shuts by so many dB for each dB that the level lies under the first
 REACH_DB = 30.0  # what lies deeper under the decoded chunk's own RMS is codec noise and is not raised further
 
 
@@ -53,7 +56,7 @@ def apply_levels(wave: torch.Tensor, levels: torch.Tensor, reference: torch.Tens
 
 def gate(wave: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """Attenuate a decoded wave (batch, channels, T) where its levels (batch, 1, T / hop) in dB over the
-    mixture's RMS lie under GATE_DB: a downward expander, which keeps what the model draws a little too low."""
+    mixture's RMS lie under GATE_DB: a downward expander, gentle with what was drawn a little too low."""
     gain_db = GATE_SLOPE * (levels - GATE_DB).clamp(max=0)
     return wave * F.interpolate(10 ** (gain_db / 20), wave.shape[-1], mode="linear")
 

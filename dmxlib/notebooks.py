@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dmxlib.codec import PRETRAINED
 from dmxlib.config import read_yaml
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.pipeline import PRETRAINED, list_models
+from dmxlib.pipeline import list_models
 
 ROOT = Path(__file__).parents[1]
 SOURCES, COPIES, TOY_COPIES = ROOT / "notebooks", ROOT / "results" / "notebooks", ROOT / "data" / "notebooks"

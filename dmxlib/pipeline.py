@@ -14,12 +14,10 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from dmxlib import audio, level
-from dmxlib.codec import Codec, Conditioner
+from dmxlib.codec import PRETRAINED, Codec, Conditioner
 from dmxlib.errors import InputError
 from dmxlib.refine import wiener
 from dmxlib.unet import VocalUNet1D
-
-PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 @dataclass

@@ -5,6 +5,7 @@ the vocals of a data set's songs with noise added at one of four places, and wri
 - table1.csv: one row a song and setting: SDR, LSD and Mel-MAE of what is decoded; rounding.csv: the same for
   noisy codes that are rounded, not truncated;
 - bands.csv: its SDR by frequency band; streams.csv: one stream against EnCodec's one-second chunks;
+- original.csv: the SDR against the stereo song at its own rate, which a codec may have neither of;
 - table1.md: the medians, and the paper's Table I in a block of its own; noise.png, codec.png; run.json.
 
 Vocals are taken at the codec's own rate and channels and coded as one stream in excerpts of one fixed length,
@@ -56,7 +57,7 @@ PAPER = {
 class RobustnessConfig:
     """What is coded, by what; `excerpts_per_track` none takes whole songs, split all every song."""
 
-    codec: str = "dmxlib/pretrained/ldm-dmx-mini/codec"
+    codec: str = "encodec-mini"
     data_root: str = "data/toy"
     split: str = "test"
     output_dir: str = "data/robustness"
@@ -162,20 +163,34 @@ def settings(codec: Codec) -> list[tuple[str, float, int]]:
     return full + [("bq", noise_std, n_q) for n_q in fewer for noise_std in NOISE]
 
 
-def excerpts(track: Track, codec: Codec, config: RobustnessConfig) -> list[torch.Tensor]:
-    """The track's vocals as excerpts (1, channels, T), or some of them, evenly over those that are sung.
+def excerpt_frames(codec: Codec, seconds: float) -> int:
+    """The length of an excerpt at the codec's rate, in whole latent frames."""
+    return codec.hop_length * max(1, round(seconds * codec.config.sampling_rate / codec.hop_length))
 
-    All have whole latent frames and one length.
-    """
-    rate, hop = codec.config.sampling_rate, codec.hop_length
-    vocals = audio.match_channels(audio.resample(track.vocals(), track.rate, rate), codec.channels)
-    length = hop * max(1, round(config.excerpt_seconds * rate / hop))
-    waves = list(audio.chunks([vocals], length, length))
-    if config.excerpts_per_track is not None:
-        sung = [wave for wave in waves if level_dbfs(wave) > SUNG_DBFS] or waves
-        places = np.linspace(0, len(sung) - 1, min(config.excerpts_per_track, len(sung)))
-        waves = [sung[round(place)] for place in places]
-    return [torch.from_numpy(wave)[None] for wave in waves]
+
+def excerpts(track: Track, codec: Codec, config: RobustnessConfig) -> list[np.ndarray]:
+    """The track's vocals in excerpts (2, frames) of one length, or some, evenly over those that are sung."""
+    frames = excerpt_frames(codec, config.excerpt_seconds)
+    length = round(frames * track.rate / codec.config.sampling_rate)
+    waves = list(audio.chunks([track.vocals()], length, length))
+    if config.excerpts_per_track is None:
+        return waves
+    sung = [wave for wave in waves if level_dbfs(wave) > SUNG_DBFS] or waves
+    places = np.linspace(0, len(sung) - 1, min(config.excerpts_per_track, len(sung)))
+    return [sung[round(place)] for place in places]
+
+
+def for_codec(original: np.ndarray, rate: int, codec: Codec, seconds: float) -> torch.Tensor:
+    """An excerpt (2, frames) at `rate` as the codec takes it, (1, channels, T)."""
+    wave = audio.match_channels(audio.resample(original, rate, codec.config.sampling_rate), codec.channels)
+    return torch.from_numpy(audio.fit(wave, excerpt_frames(codec, seconds)))[None]
+
+
+def original_sdr(originals: list[np.ndarray], rate: int, codec: Codec, estimate: np.ndarray) -> float:
+    """The SDR of an estimate at the codec's rate and channels against the excerpts (2, frames) at `rate`."""
+    original = np.concatenate(originals, axis=1)
+    estimate = audio.resample(audio.stereo(estimate), codec.config.sampling_rate, rate)
+    return metrics.sdr(original, audio.fit(estimate, original.shape[1]))
 
 
 def scores(reference: np.ndarray, estimate: np.ndarray, rate: int) -> dict[str, float]:
@@ -241,14 +256,15 @@ def plain(codec: Codec, experiment: Callable, wave: torch.Tensor) -> torch.Tenso
 
 @torch.no_grad()
 def study(codec: Codec, tracks: list[Track], config: RobustnessConfig, quiet: bool = False) -> dict:
-    """The tables table1, rounding, bands and streams, by these names, as pandas frames."""
+    """The tables TABLES, by these names, as pandas frames."""
     # EnCodec's own latents: the statistics that dmxlib keeps with a codec play no part here.
     codec = view(codec, latent_mean=None, latent_std=None)
     rate, every = codec.config.sampling_rate, bandwidths(codec)[codec.config.n_q]
-    rows = {"table1": [], "rounding": [], "bands": [], "streams": []}
+    rows = {name: [] for name in TABLES}
     bar = tqdm(desc="code", unit="setting", total=len(tracks) * (len(settings(codec)) + 8), disable=quiet)
     for index, track in enumerate(tracks):
-        waves = excerpts(track, codec, config)
+        originals = excerpts(track, codec, config)
+        waves = [for_codec(wave, track.rate, codec, config.excerpt_seconds) for wave in originals]
         reference = joined(waves)
         for setting, estimate in noise_estimates(codec, waves, (config.seed, index)):
             row = {"track": track.name, **setting}
@@ -256,6 +272,11 @@ def study(codec: Codec, tracks: list[Track], config: RobustnessConfig, quiet: bo
             rows[table].append(row | scores(reference, estimate, rate))
             if table == "table1" and row["noise_std"] in NOISE and row["bandwidth"] in (None, every):
                 rows["bands"] += [row | band for band in band_scores(reference, estimate, rate)]
+                if row["noise_std"] == 0 and row["experiment"] in ("nq", "bq"):
+                    sdr = original_sdr(originals, track.rate, codec, estimate)
+                    rows["original"].append(
+                        {"track": track.name, "experiment": row["experiment"], "sdr": sdr}
+                    )
             bar.update()
         for setting, estimate in stream_estimates(codec, waves):
             si_sdr = metrics.si_sdr(reference, estimate)
@@ -291,7 +312,7 @@ def interval(values: pandas.Series) -> tuple[float, float]:
 PLACES = {"identity": "Identity", "nq": "NQ", "bq": "BQ", "aq": "AQ"}  # the paper's names
 TITLES = PLACES | {"aq": "AQ, truncated", "aq_rounded": "AQ, rounded"}
 FIGURES = {"sdr": "SDR", "lsd": "LSD", "mel_mae": "Mel-MAE"}
-TABLES = ("table1", "rounding", "bands", "streams")
+TABLES = ("table1", "rounding", "bands", "streams", "original")
 
 
 def draw(folder) -> list[Path]:
@@ -354,6 +375,8 @@ def report(tables: dict[str, pandas.DataFrame], facts: dict) -> str:
     clean = table[table.noise_std == 0].pivot(index="track", columns="experiment", values=list(FIGURES))
     clean = clean.swaplevel(axis=1)[["nq", "bq"]]
     clean.columns = [f"{TITLES[experiment]}: {FIGURES[figure]}" for experiment, figure in clean.columns]
+    original = tables["original"].pivot(index="track", columns="experiment", values="sdr")[["nq", "bq"]]
+    clean = clean.join(original.rename(columns=lambda name: f"{TITLES[name]}: SDR, original"))
     widths = tables["table1"].query("experiment == 'bq' and noise_std in @NOISE")
     streams = tables["streams"].replace({"experiment": TITLES}).rename(columns=FIGURES | {"si_sdr": "SI-SDR"})
     streams = streams.groupby(["coding", "loudness_normalised", "experiment"], sort=False)
@@ -394,6 +417,8 @@ over all of a song's excerpts at once. The interval holds the median with 95 % c
 of fewer than six songs it is their range.
 
 ## By song, without noise; SDR and Mel-MAE in dB
+
+The last two columns: against the stereo song at its own rate, which the codec may have neither of.
 
 {by_song}
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from dmxlib import audio, baselines
+from dmxlib.codec import PRETRAINED
 from dmxlib.data import Track
 from dmxlib.errors import InputError
-from dmxlib.pipeline import PRETRAINED, VocalSeparationPipeline, encode_pair
+from dmxlib.pipeline import VocalSeparationPipeline, encode_pair
 
 Separator = Callable[[Track], np.ndarray]
 

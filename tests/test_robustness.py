@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from dmxlib import audio, metrics, report, robustness
 from dmxlib.codec import OFFICIAL, Codec, hugging_face_name
 from dmxlib.data import load_tracks, seeded_generator
-from dmxlib.pipeline import PRETRAINED
 from dmxlib.robustness import EXPERIMENTS, NOISE, PAPER, RobustnessConfig, encode
 
 FILES = {"table1.csv", "rounding.csv", "bands.csv", "streams.csv", "table1.md", "run.json"}
@@ -29,7 +28,7 @@ def no_gradients():
 @pytest.fixture(scope="module")
 def codec():
     """The trained codec that ships: with random weights noise could help as well as harm."""
-    return Codec.load(str(PRETRAINED / "ldm-dmx-mini" / "codec"))
+    return Codec.load("encodec-mini")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,13 @@ def waves(toy_root, codec):
     """The loudest 1.3 s of three toy voices at the codec's rate, {song: (1, 1, T)}."""
     config = RobustnessConfig(excerpt_seconds=1.28)
     tracks = load_tracks(toy_root, "train")
-    cut = {track.name: robustness.excerpts(track, codec, config) for track in tracks}
+    cut = {
+        track.name: [
+            robustness.for_codec(wave, track.rate, codec, config.excerpt_seconds)
+            for wave in robustness.excerpts(track, codec, config)
+        ]
+        for track in tracks
+    }
     return {name: max(waves, key=lambda wave: wave.square().sum()) for name, waves in cut.items()}
 
 
@@ -145,13 +150,24 @@ def test_excerpts_have_one_length_and_whole_frames(codec, toy_root):
     track = load_tracks(toy_root, "test")[0]
     config = RobustnessConfig(excerpt_seconds=1.7, excerpts_per_track=None)
     waves = robustness.excerpts(track, codec, config)
-    assert {wave.shape for wave in waves} == {(1, 1, round(1.7 * 75) * 320)}
-    vocals = audio.resample(track.vocals(), track.rate, 24_000).mean(axis=0)
-    joined = robustness.joined(waves)[0]
-    assert np.array_equal(joined[: len(vocals)], vocals) and not joined[len(vocals) :].any()
+    vocals, joined = track.vocals(), np.concatenate(waves, axis=1)
+    assert len({wave.shape for wave in waves}) == 1
+    assert np.array_equal(joined[:, : vocals.shape[1]], vocals) and not joined[:, vocals.shape[1] :].any()
+    coded = {robustness.for_codec(wave, track.rate, codec, config.excerpt_seconds).shape for wave in waves}
+    assert coded == {(1, 1, round(1.7 * 75) * 320)}
     config.excerpts_per_track = 2
     chosen = robustness.excerpts(track, codec, config)
-    assert len(chosen) == 2 and all(any(torch.equal(wave, one) for one in waves) for wave in chosen)
+    assert len(chosen) == 2 and all(any(np.array_equal(wave, one) for one in waves) for wave in chosen)
+
+
+def test_original_sdr_counts_what_the_codec_leaves_out(codec, toy_root):
+    track = load_tracks(toy_root, "test")[0]
+    originals = robustness.excerpts(track, codec, RobustnessConfig(excerpt_seconds=1.7))
+    coded = [robustness.for_codec(wave, track.rate, codec, 1.7) for wave in originals]
+    perfect = robustness.joined(coded)  # the mid up to 12 kHz is all that this codec can give
+    assert 10 < robustness.original_sdr(originals, track.rate, codec, perfect) < 60
+    wide = [wave * np.float32([[1], [-1]]) for wave in originals]  # nothing of this is in the mid
+    assert abs(robustness.original_sdr(wide, track.rate, codec, 0 * perfect)) < 1e-6
 
 
 @pytest.mark.parametrize("seconds", [0.4, 1.0, 2.5])

@@ -129,7 +129,7 @@ def noise_study(panels: dict[str, dict]):
 
     Args:
         panels: "sdr", "lsd", "mel_mae" -> title of a curve -> frame over the noise's deviation with the
-            columns median, low and high, as `dmxlib.robustness.summary` makes it.
+            columns median, low and high, as `dmxlib.robustness_report.summary` makes it.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator

@@ -7,7 +7,7 @@ import pandas as pd
 
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.plots import training_curve
-from dmxlib.robustness import draw
+from dmxlib.robustness_report import draw
 from dmxlib.systems import SYSTEMS
 
 

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from dmxlib import audio, metrics, report, robustness
 from dmxlib.codec import OFFICIAL, Codec, hugging_face_name
 from dmxlib.data import load_tracks, seeded_generator
-from dmxlib.robustness import EXPERIMENTS, NOISE, PAPER, RobustnessConfig, encode
+from dmxlib.robustness import EXPERIMENTS, RobustnessConfig, encode
+from dmxlib.robustness_report import NOISE, PAPER, summary
 
-FILES = {"table1.csv", "rounding.csv", "bands.csv", "streams.csv", "table1.md", "run.json"}
+FILES = {"table1.csv", "rounding.csv", "bands.csv", "streams.csv", "original.csv", "table1.md", "run.json"}
 FIGURES = {"noise.png", "codec.png"}
 COLUMNS = ["track", "experiment", "noise_std", "bandwidth", "sdr", "lsd", "mel_mae"]
 
@@ -110,7 +111,7 @@ def test_more_noise_never_helps_beyond_the_interval(codec, waves):
         for std in (0.0, 1e-6, 0.1, 3.0)
         for track, wave in waves.items()
     ]
-    medians = robustness.summary(pandas.DataFrame(rows), ["experiment", "noise_std"])
+    medians = summary(pandas.DataFrame(rows), ["experiment", "noise_std"])
     for name in EXPERIMENTS:
         column = medians.loc[name]
         for (_, less), (_, more) in zip(column[:-1].iterrows(), column[1:].iterrows(), strict=True):
@@ -209,7 +210,7 @@ def test_bandwidths():
 
 def test_summary():
     rows = pandas.DataFrame({"noise_std": [0.0] * 9 + [1.0] * 3, "sdr": [*range(9), 5, 7, np.nan]})
-    found = robustness.summary(rows, ["noise_std"])
+    found = summary(rows, ["noise_std"])
     assert found.loc[0.0].tolist() == [4, 1, 7]  # P(fewer than two of nine below the median) = 0.02
     assert found.loc[1.0].tolist() == [6, 5, 7]  # too few for an interval: their range
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from sklearn.cluster import MiniBatchKMeans
 from tqdm import tqdm
 
+from dmxlib import fast_codec
 from dmxlib.errors import InputError
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # what ships
@@ -58,7 +59,7 @@ class Conditioner(ModelMixin, ConfigMixin):
     def encode(self, wave: torch.Tensor) -> torch.Tensor:
         """(batch, channels, T) -> normalised latents (batch, dimension, ceil(T / hop_length))."""
         mean, std = self._statistics()
-        return (self.encoder(unit_rms(wave) if self.config.normalize else wave) - mean) / std
+        return (_run(self.encoder, unit_rms(wave) if self.config.normalize else wave) - mean) / std
 
     forward = encode
 
@@ -105,7 +106,7 @@ class Codec(Conditioner):
         With `normalize`, their loudness says nothing: the level has to come from elsewhere (`dmxlib.level`).
         """
         mean, std = self._statistics()
-        return self.decoder(latents * std + mean)
+        return _run(self.decoder, latents * std + mean)
 
     def quantize(self, latents: torch.Tensor, n_q: int | None = None) -> torch.Tensor:
         """Normalised latents -> integer codes (batch, n_q, F) of the first `n_q` codebooks (None: all)."""
@@ -185,6 +186,12 @@ class Codec(Conditioner):
             except (KeyError, RuntimeError, TypeError):  # the other model's names or shapes, or no weights
                 continue
         raise InputError(f"{path} does not hold the weights of EnCodec's 48 kHz or 24 kHz model.")
+
+
+def _run(seanet, x):
+    """The package's forward; `fast_codec`'s where nothing is learned, on a processor."""
+    learning = seanet.training or torch.is_grad_enabled()
+    return seanet(x) if learning or x.device.type != "cpu" else fast_codec.forward(seanet, x)
 
 
 def unit_rms(wave: torch.Tensor) -> torch.Tensor:

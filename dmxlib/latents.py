@@ -30,7 +30,7 @@ class LatentConfig:
     """What a cache is made of; kept in its cache.json."""
 
     data_root: str | list = "data/toy"
-    codec: str = "data/runs/mini_codec_long/model"
+    codec: str = "data/runs/mini_codec/model"
     output_dir: str = "data/latents/toy"
     pairs: int = 1024
     shard_size: int = 64

@@ -30,7 +30,7 @@ class TrainConfig(TrainerConfig):
 
     system: str = "ldm-dmx"
     pretrained_model_name_or_path: str | None = None
-    codec: str = "data/runs/mini_codec_long/model"
+    codec: str = "data/runs/mini_codec/model"
     train_conditioner: bool = False
     latent_cache: str | None = None
     data_root: str | list = "data/toy"

@@ -1,8 +1,10 @@
 """EnCodec's SEANet without gradients on a processor: the package's modules and weights, in another order.
 
 The package's forward passes over tensors of up to 84 MB (13.65 s of stereo at 48 kHz) some thirty times: to
-pad, to measure, to normalise, to activate, to add. Here a convolution's input is normalised, activated and padded in
-tiles that stay in the cache, just before it is convolved, and its output is measured while it is still there.
+pad, to measure, to normalise, to activate, to add. Here a convolution's input is normalised, activated and
+padded in tiles that stay in the cache, just before it is convolved, and its output is measured while it is
+still there. What bounds it, and what each step gave, is in results/benchmark; `python -m dmxlib.benchmark`
+measures it again.
 """
 
 import math

@@ -23,18 +23,10 @@ def folder(tmp_path_factory):
 def test_every_kind_is_a_row(folder):
     assert (folder / "benchmark.csv").read_text().splitlines()[0] == COLUMNS
     table = pd.read_csv(folder / "benchmark.csv")
-    parts = set(table.part)
-    assert {
-        "total",
-        "conditioner",
-        "unet",
-        "decoder",
-        "refinement",
-        "--help",
-        "import",
-        "song of 1 s",
-    } <= parts
-    assert {f"training step from {source}, 1 processes" for source in ("audio", "cache")} <= parts
+    parts = {"total", "conditioner", "unet", "decoder", "refinement", "warm-up"}
+    parts |= {"--help", "import", "song of 1 s"}
+    parts |= {f"stage {n} step from {source}, processes: 1" for n in (1, 2) for source in ("audio", "cache")}
+    assert parts <= set(table.part)
     assert (table.seconds_median > 0).all() and (table.peak_mb > 0).all()
     counts = table.groupby("system").parameters.max()
     model = benchmark.ldm_dmx("mini")

@@ -19,7 +19,6 @@ from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from sklearn.cluster import MiniBatchKMeans
 from tqdm import tqdm
 
 from dmxlib import fast_codec
@@ -132,6 +131,8 @@ class Codec(Conditioner):
 
         Raises InputError for fewer latent frames than a codebook has entries.
         """
+        from sklearn.cluster import MiniBatchKMeans  # a second to import
+
         mean, std = self._statistics()
         latents = [(self.encode(wave) * std + mean).transpose(1, 2).flatten(0, 1).cpu() for wave in waves]
         residual = torch.cat(latents).numpy()

@@ -1,8 +1,10 @@
 """EnCodec's SEANet without gradients on a processor: the package's modules and weights, in another order.
 
 The package's forward passes over tensors of up to 84 MB (13.65 s of stereo at 48 kHz) some thirty times: to
-pad, to measure, to normalise, to activate, to add. Here a convolution's input is normalised, activated and padded in
-tiles that stay in the cache, just before it is convolved, and its output is measured while it is still there.
+pad, to measure, to normalise, to activate, to add. Here a convolution's input is normalised, activated and
+padded in tiles that stay in the cache, just before it is convolved, and its output is measured while it is
+still there. What bounds it, and what each step gave, is in results/benchmark; `python -m dmxlib.benchmark`
+measures it again.
 """
 
 import math
@@ -17,6 +19,12 @@ from torch import nn
 from torch.nn import functional as F
 
 TILE = 2**18  # values: 1 MB
+
+# Tried and dropped; processor seconds of one thread of a busy machine, so rough. torch.compile: 0.77 times
+# as fast as the package after 44 s of compiling, and with freezing it fails in the LSTM's shapes. Kernels
+# of 3 as three products: 46 to 56 GFLOP/s, oneDNN in channels last 58 to 68. Channels first in tiles: 30 to
+# 45 for products. Huge pages (THP_MEM_ALLOC_ENABLE): no change. The LSTM (0.47 s for 13.65 s) reads 4 MB of
+# weights a frame and layer from the L3 cache at 38 GB/s; four excerpts at once take 1.18 s.
 
 
 @dataclass

@@ -1,4 +1,7 @@
-"""Separate songs: `python -m dmxlib.separate TRACK... -o OUT`, with the flags and folders of Demucs."""
+"""Separate songs: `python -m dmxlib.separate TRACK... -o OUT`, with the flags and folders of Demucs.
+
+torch and the pipeline are imported when they are needed: --help and a wrong flag answer at once.
+"""
 
 import argparse
 import contextlib
@@ -8,12 +11,10 @@ from itertools import tee
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from dmxlib import audio
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.pipeline import VocalSeparationPipeline, list_models
 
 DEFAULT_MODEL = "ldm-dmx-mini"
 BLOCK_SECONDS = 10  # what is read at once: memory stays flat however long the song is
@@ -78,6 +79,8 @@ def main(argv=None) -> None:
     parser = make_parser()
     options = parser.parse_args(argv)
     if options.list_models:
+        from dmxlib.pipeline import list_models
+
         print("\n".join(list_models()))
         return
     if not options.tracks:
@@ -115,8 +118,12 @@ def told_warnings(track: Path):
         yield
 
 
-def load_pipeline(name: str, device: str | None) -> VocalSeparationPipeline:
+def load_pipeline(name: str, device: str | None):
     """The model on its device, without a progress bar for each chunk."""
+    import torch
+
+    from dmxlib.pipeline import VocalSeparationPipeline
+
     pipeline = VocalSeparationPipeline.from_pretrained(name)
     try:
         pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -155,8 +162,10 @@ def output_paths(track: Path, options) -> tuple[Path, Path]:
     return folder / names[0], folder / names[1]
 
 
-def separate_file(pipeline: VocalSeparationPipeline, track: Path, paths, options) -> None:
+def separate_file(pipeline, track: Path, paths, options) -> None:
     """Read, separate and write one song block by block; the files get their names when all is written."""
+    import torch
+
     subtype = "PCM_24" if options.int24 else "FLOAT" if options.float32 else None
     with audio.open_audio(track) as file, contextlib.ExitStack() as stack:
         rate = file.samplerate

@@ -1,10 +1,10 @@
-"""The demo, the benchmark and the report: the real commands with small numbers."""
+"""The demo and the report: the real commands with small numbers."""
 
 import json
 
 import pytest
 
-from dmxlib import audio, benchmark, demo, report, separate
+from dmxlib import audio, demo, report, separate
 
 
 def test_demo_separates_and_draws(tmp_path, monkeypatch, model_folder, toy_root, capsys):
@@ -23,32 +23,6 @@ def test_demo_of_a_folder_without_stems_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="mixture and vocals"):
         demo.main([str(tmp_path)])
-
-
-def test_benchmark_counts_the_parts(tmp_path, model_folder):
-    config = tmp_path / "small.yaml"
-    config.write_text(
-        f"codec: {model_folder}/codec\nchunk_frames: 64\nlevel_channels: [16, 16, 16]\nattention_from: 2\n"
-        "fourier_channels: 16\ntime_channels: 16\n"
-    )
-    benchmark.main(
-        [
-            "--system",
-            str(config),
-            "--output_dir",
-            str(tmp_path),
-            "--repeats",
-            "1",
-            "--num_inference_steps",
-            "1",
-        ]
-    )
-    figures = json.loads((tmp_path / "small.json").read_text())
-    assert figures["trained_parameters"] == figures["unet_parameters"] + figures["conditioner_parameters"]
-    assert figures["codec_parameters"] > figures["conditioner_parameters"] > 0
-    assert {
-        f"stage{n}_step_seconds_from_{source}" for n in (1, 2) for source in ("audio", "cache")
-    } <= figures.keys()
 
 
 def test_report_redraws_the_curves(tmp_path, monkeypatch):

@@ -1,0 +1,74 @@
+"""The benchmark: the real command, small; what it writes. Nothing here says how long anything takes."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from dmxlib import benchmark
+from dmxlib.codec import OFFICIAL, Codec
+
+COLUMNS = "system,size,precision,compiled,steps,part,seconds_median,seconds_std,peak_mb,parameters"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the quick benchmark wrote."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    benchmark.main(["--quick", "--output_dir", str(folder)])
+    return folder
+
+
+def test_every_kind_is_a_row(folder):
+    assert (folder / "benchmark.csv").read_text().splitlines()[0] == COLUMNS
+    table = pd.read_csv(folder / "benchmark.csv")
+    parts = {"total", "conditioner", "unet", "decoder", "refinement", "warm-up"}
+    parts |= {"--help", "import", "song of 1 s"}
+    parts |= {f"stage {n} step from {source}, processes: 1" for n in (1, 2) for source in ("audio", "cache")}
+    assert parts <= set(table.part)
+    assert (table.seconds_median > 0).all() and (table.peak_mb > 0).all()
+    counts = table.groupby("system").parameters.max()
+    model = benchmark.ldm_dmx("mini")
+    assert counts["ldm-dmx"] == sum(part.num_parameters() for part in (model.unet, model.conditioner))
+    assert {"hdemucs", "instglow"} < set(counts.index)
+    assert {"table.md", "steps.png", "run.json"} < {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "run.json").read_text()).keys() >= {"argv", "commit", "threads"}
+
+
+def test_codec_steps_have_a_prediction(folder):
+    steps = pd.read_csv(folder / "codec_steps.csv")
+    assert list(steps.step) == 2 * list(benchmark.WAYS)
+    assert (steps.predicted_seconds > steps.operations_seconds).all() and (steps.measured_seconds > 0).all()
+    assert (steps.groupby("part").bytes_seconds.diff().dropna() < 0).all()  # each step moves less
+
+
+@torch.no_grad()
+def test_operations_of_the_codec():
+    """Two for each multiplication: of the first convolution's kernel, and of the LSTM's weights, a frame."""
+    codec = Codec(**OFFICIAL["48khz"]).eval()
+    first = codec.encoder.model[0]
+    assert benchmark.work(first, torch.randn(1, 2, 640))[0] == 2 * 2 * 32 * 7 * 640
+    lstm = codec.decoder.model[1]
+    assert benchmark.work(lstm, torch.randn(1, 512, 5))[0] == 2 * 5 * benchmark.count(lstm)
+
+
+def test_ratios_compare_like_with_like():
+    rows = [
+        ("ldm-dmx", "fp32", False, 1, 2.0),
+        ("ldm-dmx", "bf16", False, 1, 1.0),
+        ("hdemucs", "fp32", False, None, 4.0),
+        ("msdm", "fp32", False, None, 300.0),
+    ]
+    table = pd.DataFrame(rows, columns=["system", "precision", "compiled", "steps", "seconds_median"])
+    beside = benchmark.ratios(table.assign(part="total", size="paper")).set_index("precision")
+    assert beside["ldm-dmx / hdemucs"]["fp32"] == 0.5 and pd.isna(beside["ldm-dmx / hdemucs"]["bf16"])
+    assert beside["msdm / ldm-dmx"]["fp32"] == 150
+
+
+def test_only_further_steps_are_multiplied(monkeypatch):
+    monkeypatch.setattr(benchmark, "repeat", lambda function, repeats: function() or [1.0])
+    model = benchmark.baselines.load("instglow").Model
+    monkeypatch.setattr(model, "separate", lambda self, clip, rate, steps, quiet: None)
+    case = benchmark.Case("baseline", "instglow", seconds=0.1)
+    assert benchmark.baseline(case)[0] == {"total": [1.0]}  # a second step took nothing

@@ -30,9 +30,9 @@ class Browser:
             flags = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--mute-audio"]
             flags += ["--disable-gpu", f"--user-data-dir={profile}"]
             options = {"binary": shutil.which("chromium"), "args": flags}
-            options["mobileEmulation"] = {
-                "deviceMetrics": {"width": width, "height": height, "pixelRatio": 1}
-            }
+            phone = width < 600
+            metrics = {"width": width, "height": height, "pixelRatio": 1, "mobile": phone, "touch": phone}
+            options["mobileEmulation"] = {"deviceMetrics": metrics}
             capabilities = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
             started = self.call("POST", "", {"capabilities": {"alwaysMatch": capabilities}})
             self.url += f"/{started['sessionId']}"

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -137,16 +138,18 @@ def test_listening_package_is_fair_and_tells_nothing(package, key, toy_root, est
 
 def test_listening_description_says_what_was_made(package, key):
     text = (package / "README.md").read_text()
-    assert "2 excerpts come from 1 recordings" in text and "| practice |" in text
+    assert "come from 1 recording, of 1 at hand; none overlap" in text and "| practice |" in text
+    assert "never of\nthe training songs" in text and "excerpts of 1.2 s (the paper: 6 of 30 s)" in text
+    assert "--systems broad dull --recordings 2 --seconds 1.2" in text
     assert "that wording is ours" in text and all(aspect in text for aspect in key["aspects"])
     assert not any(name in text for name in key["samples"])
 
 
 def test_listening_excerpts_are_voiced_apart_and_seeded(songs):
     tracks = load_tracks(songs, "test")
-    chosen = make.choose(tracks, 5, 2.0, seed=1, quiet=True)
-    assert chosen == make.choose(tracks, 5, 2.0, seed=1, quiet=True)
-    assert chosen != make.choose(tracks, 5, 2.0, seed=2, quiet=True)
+    chosen = make.choose(tracks, 5, 2.0, seed=1)
+    assert chosen == make.choose(tracks, 5, 2.0, seed=1)
+    assert chosen != make.choose(tracks, 5, 2.0, seed=2)
     assert {excerpt.track.name for excerpt in chosen} == {"full", "late"}
     assert {excerpt.frames for excerpt in chosen} == {2 * RATE}
     for excerpt in chosen:
@@ -156,39 +159,49 @@ def test_listening_excerpts_are_voiced_apart_and_seeded(songs):
         assert one.track is not other.track or abs(one.start - other.start) >= 2 * RATE
 
 
-def test_listening_hiss_is_not_voiced(tmp_path, rng):
-    voice = 0.1 * rng.standard_normal((2, 4 * RATE))
-    voice[:, 2 * RATE :] = 0.3 * np.sin(2 * np.pi * 220 * np.arange(2 * RATE) / RATE)
+def test_listening_hiss_is_not_voiced(tmp_path, rng, monkeypatch):
+    """Loud enough to be sung, but by pYIN without a pitch."""
+    voice = 0.1 * rng.standard_normal((2, 2 * RATE))
+    voice[:, RATE:] = 0.3 * np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE)
     for stem in ("vocals", "mixture"):
         audio.write(tmp_path / "test" / "song" / f"{stem}.wav", voice.astype(np.float32), RATE)
-    chosen = make.choose(load_tracks(tmp_path, "test"), 1, 1.0, seed=0, quiet=True)
-    assert chosen[0].start >= 1.5 * RATE
+    (track,) = load_tracks(tmp_path, "test")
+    voiced = make.voiced_tenths(track)
+    assert voiced[:10].mean() < 0.5 < voiced[10:].mean()
+    monkeypatch.setattr(metrics, "voiced_mask", loud)
+    assert make.voiced_tenths(track).all()
+
+
+def test_listening_excerpts_are_as_many_as_there_can_be(songs):
+    """4 s are sung at the end of 12: three excerpts of 1.5 s fit only if the first begins before."""
+    (track,) = [track for track in load_tracks(songs, "test") if track.name == "late"]
+    starts = sorted(excerpt.start / RATE for excerpt in make.choose([track], 3, 1.5, seed=0))
+    assert starts == pytest.approx([7.3, 8.8, 10.3])
 
 
 def test_listening_songs_come_once_each_before_any_twice(songs):
-    chosen = make.choose(load_tracks(songs, "test"), 2, 2.0, seed=0, quiet=True)
+    chosen = make.choose(load_tracks(songs, "test"), 2, 2.0, seed=0)
     assert {excerpt.track.name for excerpt in chosen} == {"full", "late"}
 
 
 def test_listening_excerpts_are_shorter_where_songs_hold_no_more(songs, tmp_path):
-    chosen = make.choose(load_tracks(songs, "test"), 4, 6.0, seed=0, quiet=True)
+    chosen = make.choose(load_tracks(songs, "test"), 4, 6.0, seed=0)
     assert len({excerpt.frames for excerpt in chosen}) == 1 and 2 * RATE <= chosen[0].frames < 6 * RATE
-    make.make(tmp_path / "estimates", tmp_path / "out", songs, list(BANDS), 3, 6.0, quiet=True)
+    make.make(tmp_path / "estimates", tmp_path / "out", songs, list(BANDS), 3, 6.0)
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "instead of 6 s: the songs hold no more" in text and "from 2 recordings" in text
+    assert "instead of 6 s: not enough longer ones" in text and "from 2 recordings, of 3 at hand" in text
 
 
-def test_listening_loudness_is_lowered_for_all_where_one_would_clip():
-    rng = np.random.default_rng(0)
-    quiet = 0.01 * rng.standard_normal((2, make.RATE)).astype(np.float32)
-    spiky = quiet.copy()
+def test_listening_loudness_is_lowered_for_all_where_one_would_clip(tmp_path, rng):
+    noise = 0.01 * rng.standard_normal((2, make.RATE)).astype(np.float32)
+    spiky = noise.copy()
     spiky[:, make.RATE // 2] = 1.0
-    alone = make.equally_loud({"quiet": quiet})["quiet"]
-    both = make.equally_loud({"quiet": quiet, "spiky": spiky})
-    assert np.abs(both["spiky"]).max() == pytest.approx(1)
-    assert np.abs(both["quiet"]).max() < 0.9 * np.abs(alone).max() < 1
-    with pytest.raises(InputError, match="mute is silent"):
-        make.equally_loud({"mute": 0 * quiet})
+    waves = {"noise": make.equally_loud(noise, ""), "spiky": make.equally_loud(spiky, "")}
+    make.write_page(tmp_path / "page", {}, waves)
+    written = {name: audio.read(tmp_path / "page" / "audio" / f"{name}.wav")[0] for name in waves}
+    assert np.abs(written["spiky"]).max() == pytest.approx(1, abs=1e-4)
+    gains = [np.std(written[name]) / np.std(waves[name]) for name in waves]
+    assert gains[0] == pytest.approx(gains[1], rel=1e-3) and gains[0] < 0.9
 
 
 def cut_short(songs, estimates):
@@ -206,6 +219,10 @@ def silenced(songs, estimates):
     audio.write(path, 0 * audio.read(path)[0], RATE)
 
 
+def damaged(songs, estimates):
+    (estimates / "dull" / "full" / "vocals.wav").write_bytes(b"RIFF")
+
+
 def unsung(songs, estimates):
     for name in ("full", "late"):
         for path in (songs / "test" / name).iterdir():
@@ -220,12 +237,16 @@ def unsung(songs, estimates):
         (None, {"systems": ["broad"]}, "two different systems"),
         (None, {"systems": ["broad", "broad"]}, "two different systems"),
         (None, {"recordings": 0}, "at least one recording"),
+        (None, {"seconds": float("nan")}, "1.2 seconds"),
+        (None, {"seconds": float("inf")}, "1.2 seconds"),
+        (None, {"seconds": 1.1}, "1.2 seconds"),
         (None, {"recordings": 50}, "are needed .*; ask for fewer --recordings"),
         (None, {"destination": "."}, "exists already"),
         (None, {"estimates": "nowhere"}, "does not exist: .* holds no systems"),
         (cut_short, {}, "dull/full/vocals.wav has 95999 frames at 8000 Hz, its mixture 96000"),
         (resampled, {}, "at 16000 Hz"),
-        (silenced, {}, "dull/full/vocals.wav is silent from"),
+        (silenced, {}, "dull/full/vocals.wav from .* s is silent"),
+        (damaged, {}, "dull/full/vocals.wav"),
         (unsung, {}, "mute: 0 excerpts of .* are voiced"),
     ],
 )
@@ -236,7 +257,7 @@ def test_listening_make_refuses(songs, tmp_path, spoil, options, sentence):
     given = {"estimates": "estimates", "destination": "out", "data_root": "songs", **options}
     paths = {name: tmp_path / given.pop(name) for name in ("estimates", "destination", "data_root")}
     with pytest.raises(InputError, match=sentence):
-        make.make(**paths, **{"systems": list(BANDS), "recordings": 2, "seconds": 2.0, **given}, quiet=True)
+        make.make(**paths, **{"systems": list(BANDS), "recordings": 2, "seconds": 2.0, **given})
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -364,8 +385,9 @@ def write_lms(path, lines, header=("session_test_id", "participant_id")):
 def test_listening_webmushra_results(key, tmp_path):
     anna, ben = lms_lines(key, "anna", 4, sends=2), list(lms_lines(key, "ben", 2, training=False))
     ben[0][-3] = " NA "
+    nobody = list(lms_lines(key, " ", 3, ["artifacts"], training=False))
     other = [["somebody-elses-test", "cleo", "page1", " 3 ", "C1", 1]]
-    write_lms(tmp_path / "listening" / "lms.csv", [*anna, *ben, *other])
+    write_lms(tmp_path / "listening" / "lms.csv", [*anna, *ben, *nobody, *other])
     ratings, notes = results.read_results(tmp_path, key)
     assert len(ratings[ratings.listener == "anna"]) == 12 and set(ratings.rating) == {2, 4}
     assert set(ratings["sample"]) == set(results.rated_samples(key))
@@ -373,7 +395,7 @@ def test_listening_webmushra_results(key, tmp_path):
     said = " ".join(notes)
     assert '1 ratings are missing ("NA")' in said and "12 ratings were sent more than once" in said
     assert "ben rated 3 of 4 samples on intelligibility; that listener is left out there." in said
-    assert "1 x a rating of another test." in said
+    assert "1 x a rating of another test." in said and "4 x a rating without participant_id." in said
 
 
 def test_listening_webmushra_with_session_numbers_and_a_second_try(key, tmp_path):
@@ -414,9 +436,10 @@ def test_listening_wrong_folders_are_one_sentence(package, key, tmp_path):
         with pytest.raises(SystemExit, match=f"^error: .*{sentence}"):
             command.main(list(map(str, arguments)))
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
-    (tmp_path / "sent.csv").write_text(",".join(results.PAGE_COLUMNS) + "\nx,y,z\n")
-    with pytest.raises(InputError, match="sent.csv: a line is not"):
-        results.read_results(tmp_path, key)
+    for line in ("x,y,z", f"{key['id']},{'0' * 32},x,artifacts,{'9' * 5000}"):
+        (tmp_path / "sent.csv").write_text(",".join(results.PAGE_COLUMNS) + f"\n{line}\n")
+        with pytest.raises(InputError, match="sent.csv: a line is not"):
+            results.read_results(tmp_path, key)
 
 
 # -- the server ----------------------------------------------------------------------------------------------
@@ -495,6 +518,15 @@ def test_listening_server_killed_after_saving_loses_nothing(server, package, key
     assert sorted(path.stem for path in (package / "results").iterdir()) == listeners
     ratings, notes = results.read_results(package / "results", key)
     assert ratings.listener.nunique() == 5 and not notes
+
+
+def test_listening_server_says_where_it_cannot_save(server, package, key):
+    shutil.rmtree(package / "results", ignore_errors=True)
+    (package / "results").touch()  # a file where the folder should be
+    status, answer = server.post(submission(key))
+    (package / "results").unlink()
+    assert status == 500 and "could not be saved" in answer
+    assert server.post(submission(key))[0] == 200  # once that is mended the page's "Try again" works
 
 
 def test_listening_server_says_where_its_port_is_taken(package):
@@ -666,6 +698,12 @@ QUESTION = "return document.querySelector('h1').textContent"
 STATE = "return JSON.parse(localStorage[localStorage.key(0)])"
 
 
+def set_volume(window):
+    window.click(".play")
+    window.wait("return document.querySelector('.heard.yes')")
+    window.click("#next")
+
+
 def listen(window, card):
     """Play a card's sample to its end."""
     assert window.run("return document.querySelector(arguments[0]).disabled", f"{card} fieldset")
@@ -705,7 +743,9 @@ def test_listening_browser_walks_a_listener_through(server, package, key, tmp_pa
         window.press(" ")  # the box has the focus
         window.click("#next")
         assert window.run(QUESTION) == "Set the volume"
-        window.click("#next")
+        window.click("#next")  # without having listened
+        assert "play the song first" in window.run("return document.getElementById('status').textContent")
+        set_volume(window)
 
         questions, rated = [], []
         for page in range(9):  # practice and two items, three questions each
@@ -763,7 +803,7 @@ def test_listening_browser_on_a_phone_without_a_server_to_save(package, key, tmp
             ratings = {rating["sample"]: dict.fromkeys(key["aspects"], 4) for rating in document["ratings"]}
             window.click("#agree")
             window.click("#next")
-            window.click("#next")
+            set_volume(window)
             assert window.run(fits) and len(window.run("return [...document.querySelectorAll('.play')]")) == 3
             window.run(
                 "const state = JSON.parse(localStorage[arguments[0]]);"

@@ -1,5 +1,6 @@
 """From ratings to mean opinion scores: intervals, tests, agreement, and the paper's Table III."""
 
+import shlex
 from itertools import combinations
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def comparisons(ratings: pandas.DataFrame, key: dict) -> pandas.DataFrame:
             rows.append({**shared, "test": "Friedman", "systems": "all", "p": p, "p_holm": np.nan})
         pairs = list(combinations(range(len(means)), 2))
         # Exact for up to 13 listeners, which takes seconds a pair.
-        bar = tqdm(pairs, desc=f"compare on {aspect}", unit="pair", delay=2)
+        bar = tqdm(pairs, desc=f"compare on {aspect}", unit="pair", delay=2, disable=None)
         p = np.array([wilcoxon(means[first] - means[second]) for first, second in bar])
         for (first, second), raw, corrected in zip(pairs, p, holm(p), strict=True):
             names = f"{key['systems'][first]} - {key['systems'][second]}"
@@ -218,7 +219,7 @@ def simulate(
     return rows[["listener", "item", "system", "aspect", "rating", "sample"]]
 
 
-def proxy(folder: Path, quiet: bool = False) -> str:
+def proxy(folder: Path) -> str:
     """DNSMOS P.835 of the rated samples, a network's guess at what listeners would say of speech.
 
     Writes dnsmos.csv, one row a sample, and dnsmos.md, the means over recordings, into the test's folder;
@@ -228,7 +229,7 @@ def proxy(folder: Path, quiet: bool = False) -> str:
     """
     key = read_key(folder / "key.json")
     rows = []
-    for name, sample in tqdm(rated_samples(key).items(), desc="DNSMOS", unit="sample", disable=quiet):
+    for name, sample in tqdm(rated_samples(key).items(), desc="DNSMOS", unit="sample", disable=None):
         values = metrics.dnsmos(*audio.read(folder / "page" / "audio" / f"{name}.wav"))
         rows.append({"system": sample["system"], "track": sample["track"], "span": sample["span"], **values})
     scores = pandas.DataFrame(rows)
@@ -240,8 +241,11 @@ def proxy(folder: Path, quiet: bool = False) -> str:
     ]
     text = (
         f"# Proxy, not listeners: DNSMOS P.835 of {key['id']}\n\n"
-        "A network's guess at how people would rate speech, means over the recordings; it was not trained on "
-        "singing. `python -m dmxlib.listening proxy` made it.\n\n" + "\n".join(lines) + "\n"
+        "A network's guess at how people would rate speech from 1 to 5: the voice (sig), the background "
+        "(bak), the whole (ovrl), and the whole after ITU-T P.808 (p808). Means over the rated excerpts. It "
+        f"was not trained on singing.\n\n    python -m dmxlib.listening proxy {shlex.quote(str(folder))}\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
     (folder / "dnsmos.md").write_text(text)
     return text

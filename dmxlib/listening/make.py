@@ -3,10 +3,12 @@
 import json
 import os
 import secrets
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,13 @@ from tqdm import tqdm
 from dmxlib import audio, metrics
 from dmxlib.data import Track, load_tracks
 from dmxlib.errors import InputError
-from dmxlib.evaluation import SUNG_DBFS, above
+from dmxlib.evaluation import SUNG_DBFS, SUNG_FRAME_SECONDS, above
 
 RATE = 44_100  # Hz, of every sample of every test: webMUSHRA wants one rate
 LOUDNESS = -23.0  # LUFS, as in EBU R 128: leaves most voices their peaks
 FADE_SECONDS = 0.02  # at both ends of a sample: no click
+LEAST_SECONDS = 1.2  # a third of it still holds one block of the loudness meter, 0.4 s
+PIECE = 100  # tenths of a second that pYIN gets at a time
 SHARES = (1, 2 / 3, 1 / 2, 1 / 3)  # of the wanted length, tried in turn where the songs hold too little voice
 
 
@@ -70,9 +74,9 @@ class Excerpt:
     frames: int
 
     def of(self, path: Path) -> np.ndarray:
-        """The same excerpt of an estimate, or of the mixture, (2, frames) at RATE.
+        """The same excerpt of an estimate, or of the mixture, (2, frames) at RATE and LOUDNESS.
 
-        Raises InputError where the file's rate or length is not the track's.
+        Raises InputError where the file's rate or length is not the track's, or nothing is to be heard.
         """
         with audio.open_audio(path) as file:
             if (file.samplerate, file.frames) != (self.track.rate, self.track.frames):
@@ -82,7 +86,8 @@ class Excerpt:
                 )
         wave = audio.resample(audio.read(path, self.start, self.frames)[0], self.track.rate, RATE)
         ramp = np.arange(wave.shape[1], dtype=np.float32) / (FADE_SECONDS * RATE)
-        return wave * np.minimum(1, np.minimum(ramp, ramp[::-1]))
+        faded = wave * np.minimum(1, np.minimum(ramp, ramp[::-1]))
+        return equally_loud(faded, f"{path} from {self.span}")
 
     @property
     def span(self) -> str:
@@ -94,35 +99,53 @@ class Excerpt:
 # -- which excerpts ------------------------------------------------------------------------------------------
 
 
-def voiced_excerpts(track: Track, seconds: float, generator: np.random.Generator) -> Iterator[Excerpt]:
-    """Excerpts of a track that do not overlap and are voiced for more than half, in random order."""
-    frames = round(seconds * track.rate)
-    hop = frames // 4
-    starts = np.arange(generator.integers(hop), track.frames - frames + 1, hop)
-    vocals, taken = track.vocals(), []
-    for start in generator.permutation(starts):
-        voice = vocals[:, start : start + frames]
-        apart = all(abs(start - other) >= frames for other in taken)
-        # pYIN is slow, and hears a pitch in faint noise: first see whether anybody sings.
-        sung = apart and above(voice, track.rate, SUNG_DBFS).mean() > 0.5
-        if sung and metrics.voiced_mask(voice, track.rate).mean() > 0.5:
-            taken.append(start)
-            yield Excerpt(track, int(start), frames)
+def voiced_tenths(track: Track) -> np.ndarray:
+    """For each tenth of a second of a track: is it sung, at a pitch that pYIN hears?"""
+    vocals = track.vocals()
+    sung = above(vocals, track.rate, SUNG_DBFS)
+    voiced, size = np.zeros_like(sung), round(SUNG_FRAME_SECONDS * track.rate)
+    for first in tqdm(range(0, len(sung), PIECE), desc=track.name, leave=False, disable=None):
+        piece = sung[first : first + PIECE]
+        if piece.any():  # pYIN is slow, and hears a pitch in faint noise
+            mask = metrics.voiced_mask(vocals[:, first * size : (first + PIECE) * size], track.rate)
+            centres = (np.arange(len(piece)) + 0.5) * len(mask) / len(piece)
+            voiced[first : first + PIECE] = piece & mask[centres.astype(int)]
+    return voiced
 
 
-def choose(tracks: list[Track], count: int, seconds: float, seed: int, quiet: bool = False) -> list[Excerpt]:
+def voiced_excerpts(
+    track: Track, voiced, seconds: float, generator: np.random.Generator
+) -> Iterator[Excerpt]:
+    """In random order, as many excerpts without overlap that are voiced for more than half as there can be.
+
+    `voiced` is a function like `voiced_tenths`.
+    """
+    length = round(seconds / SUNG_FRAME_SECONDS)
+    total = np.concatenate([[0], np.cumsum(voiced(track))])
+    starts, end = [], 0
+    for start in np.flatnonzero(total[length:] - total[:-length] > length / 2):
+        if start >= end:
+            starts.append(start)
+            end = start + length
+    size = round(SUNG_FRAME_SECONDS * track.rate)
+    for start in generator.permutation(starts).astype(int):
+        yield Excerpt(track, int(start) * size, length * size)
+
+
+def choose(tracks: list[Track], count: int, seconds: float, seed: int) -> list[Excerpt]:
     """`count` voiced excerpts, one a track in random order, then a second one of each, and so on.
 
     All equally long, and shorter than `seconds` only where the tracks do not hold enough of that length.
 
     Raises InputError where even a third of it is too long.
     """
+    voiced = cache(voiced_tenths)  # slow, and the same for every length
     for share in SHARES:
         generator = np.random.default_rng(seed)
         order = generator.permutation(len(tracks))
-        streams = [voiced_excerpts(tracks[index], share * seconds, generator) for index in order]
+        streams = [voiced_excerpts(tracks[index], voiced, share * seconds, generator) for index in order]
         chosen = []
-        with tqdm(total=count, desc=f"choose {share * seconds:.3g} s", unit="excerpt", disable=quiet) as bar:
+        with tqdm(total=count, desc=f"choose {share * seconds:.3g} s", unit="excerpt", disable=None) as bar:
             while streams and len(chosen) < count:
                 found = next(stream := streams.pop(0), None)
                 if found:
@@ -169,24 +192,19 @@ def separated_tracks(estimates: Path, systems, data_root) -> list[Track]:
 # -- the samples ---------------------------------------------------------------------------------------------
 
 
-def equally_loud(waves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Bring waves (2, frames) to LOUDNESS after ITU-R BS.1770, or all to less where one would clip.
+def equally_loud(wave: np.ndarray, name) -> np.ndarray:
+    """A wave (2, frames) at LOUDNESS after ITU-R BS.1770; it may pass full scale.
 
-    Raises InputError for one that is silent, by its name.
+    Raises InputError, with the name, where there is nothing to hear.
     """
     try:
         import pyloudnorm
     except ImportError as error:
         raise InputError("equal loudness needs pyloudnorm; pip install pyloudnorm.") from error
-    meter = pyloudnorm.Meter(RATE)
-    loud = {}
-    for name, wave in waves.items():
-        loudness = meter.integrated_loudness(wave.T)
-        if not np.isfinite(loudness):
-            raise InputError(f"{name} is silent; choose other excerpts with --seed, or mend that estimate.")
-        loud[name] = wave * np.float32(10 ** ((LOUDNESS - loudness) / 20))
-    peak = max(1.0, *(float(np.abs(wave).max()) for wave in loud.values()))
-    return {name: wave / peak for name, wave in loud.items()}
+    loudness = pyloudnorm.Meter(RATE).integrated_loudness(wave.T)
+    if not np.isfinite(loudness):
+        raise InputError(f"{name} is silent; choose other excerpts with --seed, or mend that estimate.")
+    return wave * np.float32(10 ** ((LOUDNESS - loudness) / 20))
 
 
 def token() -> str:
@@ -197,9 +215,7 @@ def token() -> str:
     return f"x{secrets.token_hex(4)}"
 
 
-def make(
-    estimates: Path, destination: Path, data_root, systems, recordings=6, seconds=30.0, seed=0, quiet=False
-) -> dict:
+def make(estimates: Path, destination: Path, data_root, systems, recordings=6, seconds=30.0, seed=0) -> dict:
     """Make a test in the new folder `destination` and return its key.
 
     `page/` is what listeners may see, `webmushra/` the same for webMUSHRA; `key.json` says whose each sample
@@ -207,25 +223,24 @@ def make(
 
     Raises InputError for folders, systems, songs or numbers that cannot be used; then nothing is made.
     """
-    if recordings < 1 or seconds < 1 or len(set(systems)) < max(2, len(systems)):
-        raise InputError("a test needs at least one recording, one second and two different systems.")
+    if recordings < 1 or len(set(systems)) < max(2, len(systems)) or not LEAST_SECONDS <= seconds < np.inf:
+        raise InputError(
+            f"a test needs at least one recording, {LEAST_SECONDS} seconds and two different systems."
+        )
     if destination.exists():
         raise InputError(f"{destination} exists already; name a new folder.")
     tracks = separated_tracks(estimates, systems, data_root)
-    excerpts = choose(tracks, recordings + 1, seconds, seed, quiet)
+    excerpts = choose(tracks, recordings + 1, seconds, seed)
     waves, items, samples = {}, [], {}
-    for excerpt in tqdm(excerpts, desc="read", unit="excerpt", disable=quiet):
+    for excerpt in tqdm(excerpts, desc="read", unit="excerpt", disable=None):
         item = {"id": token(), "reference": token(), "samples": []}
         waves[item["reference"]] = excerpt.of(excerpt.track.mixture_path)
         for system in systems:
             name = token()
             item["samples"].append(name)
-            path = find_estimate(estimates, system, excerpt.track)
-            waves[name] = excerpt.of(path)
+            waves[name] = excerpt.of(find_estimate(estimates, system, excerpt.track))
             samples[name] = {"system": system, "item": item["id"], "track": excerpt.track.name,
                              "span": excerpt.span, "training": excerpt is excerpts[-1]}  # fmt: skip
-            if not waves[name].any():
-                raise InputError(f"{path} is silent from {excerpt.span}; choose others with --seed.")
         item["samples"].sort()
         items.append(item)
     test = {
@@ -241,23 +256,32 @@ def make(
         "aspects": [aspect.name for aspect in ASPECTS],
         "samples": samples,
     }
+    command = shlex.join(
+        ["python", "-m", "dmxlib.listening", "make", f"{estimates}", f"{destination}", "--data_root",
+         f"{data_root}", "--systems", *systems, "--recordings", f"{recordings}", "--seconds",
+         f"{seconds:g}", "--seed", f"{seed}"]
+    )  # fmt: skip
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.part") as folder:
         built = Path(folder) / destination.name
-        write_page(built / "page", test, equally_loud(waves), quiet)
+        write_page(built / "page", test, waves)
         write_webmushra(built / "webmushra" / "configs", test, built / "page" / "audio")
         (built / "key.json").write_text(json.dumps(key, indent=2))
-        (built / "README.md").write_text(describe(test, key, excerpts, len(tracks), seconds, seed))
+        (built / "README.md").write_text(describe(test, key, excerpts, len(tracks), seconds, command))
         os.replace(built, destination)
     return key
 
 
-def write_page(folder: Path, test: dict, waves: dict[str, np.ndarray], quiet: bool) -> None:
-    """The folder that a web server may show: the page, the test without its key, the samples."""
+def write_page(folder: Path, test: dict, waves: dict[str, np.ndarray]) -> None:
+    """The folder that a web server may show: the page, the test without its key, the samples.
+
+    Where one sample would clip, all are lowered alike.
+    """
     shutil.copytree(Path(__file__).with_name("page"), folder)
     (folder / "test.json").write_text(json.dumps(test))
-    for name in tqdm(sorted(waves), desc="write", unit="sample", disable=quiet):
-        audio.write(folder / "audio" / f"{name}.wav", waves[name], RATE, "PCM_16")
+    peak = max(1.0, *(float(np.abs(wave).max()) for wave in waves.values()))
+    for name in tqdm(sorted(waves), desc="write", unit="sample", disable=None):
+        audio.write(folder / "audio" / f"{name}.wav", waves[name] / peak, RATE, "PCM_16")
 
 
 # -- webMUSHRA -----------------------------------------------------------------------------------------------
@@ -323,18 +347,19 @@ def webmushra_config(test: dict, aspect: dict) -> dict:
 # -- the description -----------------------------------------------------------------------------------------
 
 
-def describe(test: dict, key: dict, excerpts: list[Excerpt], tracks: int, wanted: float, seed: int) -> str:
+def describe(test: dict, key: dict, excerpts: list[Excerpt], tracks: int, wanted: float, command: str) -> str:
     """README.md of a test: what it holds and how to run it; not whose a sample is."""
     seconds, rated = test["seconds"], excerpts[:-1]
     songs = len({excerpt.track.name for excerpt in rated})
     notes = []
-    if seconds < wanted - 0.01:
+    if seconds < wanted - SUNG_FRAME_SECONDS:
         notes.append(
-            f"The excerpts are {seconds:.3g} s long instead of {wanted:.3g} s: the songs hold no more."
+            f"The excerpts are {seconds:.3g} s long instead of {wanted:.3g} s: not enough longer ones are "
+            "voiced for more than half."
         )
     if songs < len(rated):
         notes.append(
-            f"{len(rated)} excerpts come from {songs} recordings, the only ones at hand; none overlap."
+            f"The excerpts come from {songs} recording{'s' * (songs > 1)}, of {tracks} at hand; none overlap."
         )
     elif excerpts[-1].track in [excerpt.track for excerpt in rated]:
         notes.append("The practice excerpt comes from a song that is also rated; the two do not overlap.")
@@ -349,10 +374,12 @@ def describe(test: dict, key: dict, excerpts: list[Excerpt], tracks: int, wanted
     )
     return f"""# Listening test {test["id"]}
 
-{len(rated)} excerpts of {seconds:.3g} s, each separated by {", ".join(key["systems"])}.
-The mixture is the reference, the true vocals are not played. Seed {seed}, {tracks} songs to choose from.
-Every sample: {RATE} Hz, 16 bits, stereo, faded in and out, and of one loudness: {LOUDNESS:.0f} LUFS, or less
-where a sample would clip.
+{len(rated)} excerpts of {seconds:.3g} s (the paper: 6 of 30 s), separated by {", ".join(key["systems"])}.
+The mixture is the reference, the true vocals are not played. All songs are of the split "test", never of
+the training songs. Every sample: {RATE} Hz, 16 bits, stereo, faded in and out, and of one loudness:
+{LOUDNESS:.0f} LUFS, or less where a sample would clip.
+
+    {command}
 
 | recording | excerpt | use |
 |---|---|---|

@@ -12,6 +12,7 @@ from dmxlib.errors import InputError
 
 PAGE_COLUMNS = ["test", "listener", "sample", "aspect", "rating"]  # of the CSV that our page offers
 WEBMUSHRA_COLUMNS = ["trial_id", "stimuli_rating", "stimuli", "rating_time"]  # the last ones of its lms.csv
+RATINGS = {"1": 1, "2": 2, "3": 3, "4": 4, "5": 5}  # as text
 
 
 def read_json(path: Path) -> dict:
@@ -55,7 +56,7 @@ def check(document, key: dict) -> None:
         for rating in ratings
     ):
         raise InputError("a rating is not a sample, an aspect and a whole number.")
-    if not all(1 <= rating["rating"] <= 5 for rating in ratings):
+    if not all(rating["rating"] in RATINGS.values() for rating in ratings):
         raise InputError("a rating lies outside 1 to 5.")
     rated = sorted((rating["sample"], rating["aspect"]) for rating in ratings)
     if rated != sorted((sample, aspect) for sample in rated_samples(key) for aspect in key["aspects"]):
@@ -76,6 +77,9 @@ def save(document: dict, folder: Path) -> bool:
             file.flush()
             os.fsync(file.fileno())
         os.link(temporary, path)  # which, other than os.replace, never overwrites
+        directory = os.open(folder, os.O_RDONLY)
+        os.fsync(directory)  # the name too is safe
+        os.close(directory)
     except FileExistsError:
         return json.loads(path.read_bytes()) == document
     finally:
@@ -161,8 +165,8 @@ def read_csv(path: Path, key: dict, notes: list[str]) -> list[dict]:
 
 def read_page_csv(lines: list[list[str]], key: dict, notes: list[str]) -> list[dict]:
     """One listener or several, each as complete as the page makes it."""
-    if any(len(line) != len(PAGE_COLUMNS) or not line[-1].isdecimal() for line in lines):
-        raise InputError("a line is not a test, a listener, a sample, an aspect and a rating.")
+    if any(len(line) != len(PAGE_COLUMNS) or line[-1] not in RATINGS for line in lines):
+        raise InputError("a line is not a test, a listener, a sample, an aspect and a rating of 1 to 5.")
     rows = []
     for (test, listener), group in pandas.DataFrame(lines, columns=PAGE_COLUMNS).groupby(
         ["test", "listener"]
@@ -190,14 +194,17 @@ def read_webmushra(header, lines: list[list[str]], key: dict, notes: list[str]) 
             raise InputError(f"a line has {len(line)} fields, the header {len(header)}.")
         test, _, aspect = line[0].rpartition("_")
         listener, (_, rating, sample, _) = line[header.index("participant_id")].strip(), line[-4:]
+        rating = rating.strip()
         if test != key["id"]:
             notes.append("a rating of another test.")
+        elif not listener:
+            notes.append("a rating without participant_id.")
         elif aspect not in key["aspects"] or sample not in key["samples"]:
             raise InputError(f"the test has no aspect {aspect!r} or no sample {sample!r}.")
-        elif rating.strip() not in ("1", "2", "3", "4", "5", "NA"):
-            raise InputError(f"the rating {rating.strip()!r} is not 1 to 5.")
+        elif rating not in RATINGS and rating != "NA":
+            raise InputError(f"the rating {rating!r} is not 1 to 5.")
         elif not key["samples"][sample]["training"]:
-            value = None if rating.strip() == "NA" else int(rating)
+            value = RATINGS.get(rating)
             rows.append({"listener": listener, "sample": sample, "aspect": aspect, "rating": value})
     return rows
 

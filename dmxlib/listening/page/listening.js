@@ -7,7 +7,10 @@ const main = document.getElementById("main");
 const status = document.getElementById("status");
 const next = document.getElementById("next");
 
-const test = await (await fetch("test.json", { cache: "no-cache" })).json();
+const test = await fetch("test.json", { cache: "no-cache" }).then((answer) => answer.json()).catch((error) => {
+  main.textContent = "The test cannot be loaded. Check the connection and reload the page.";
+  throw error;
+});
 const items = new Map([test.training, ...test.items].map((item) => [item.id, item]));
 let state = load() ?? fresh();
 let pages = listPages();
@@ -40,7 +43,7 @@ function keep() {
   try {
     localStorage.setItem(test.id, JSON.stringify(state));
   } catch {
-    announce("This browser keeps nothing: please do not reload or close the page before the end.");
+    document.getElementById("warning").hidden = false;
   }
 }
 
@@ -136,7 +139,7 @@ function player(title, name, onheard = () => {}) {
 
 /** The five answers for a sample, locked until it was heard; `onrate` is called with each choice. */
 function answers(title, sample, aspect, onrate) {
-  const lock = element("p", { class: "locked" }, "Play it to the end to rate it.");
+  const hint = element("p", { class: "hint" });
   const fields = element("fieldset", {}, element("legend", {}, `${title}: ${aspect.question}`));
   aspect.labels.forEach((label, worse) => {
     const value = 5 - worse;
@@ -148,9 +151,12 @@ function answers(title, sample, aspect, onrate) {
     });
     fields.append(element("label", { class: "answer" }, input, element("b", {}, value), element("span", {}, label)));
   });
-  const unlock = () => (fields.disabled = !(lock.hidden = Boolean(state.heard[sample])));
+  function unlock() {
+    fields.disabled = !state.heard[sample];
+    hint.textContent = fields.disabled ? "Play it to the end to rate it." : "Choose one answer.";
+  }
   unlock();
-  return { parts: [lock, fields], unlock };
+  return { parts: [hint, fields], unlock };
 }
 
 // -- the pages --------------------------------------------------------------------------------------------------
@@ -163,7 +169,7 @@ function showWelcome() {
       element("h1", { tabindex: -1 }, "How good are separated voices?"),
       element("p", { class: "lead" }, `You hear ${test.items.length} short pieces of songs, and for each what ${test.training.samples.length} computer programs made of it: the singing voice alone. You say how well they did.`),
       element("ul", {},
-        element("li", {}, `It takes about ${minutes} minutes.`),
+        element("li", {}, `It takes about ${minutes} minute${minutes > 1 ? "s" : ""}.`),
         element("li", {}, "Please wear headphones and sit in a quiet room."),
         element("li", {}, "There is no right answer: what counts is what you hear."),
         element("li", {}, "You may take breaks, and even close or reload the page: this browser keeps your place and your ratings.")),
@@ -179,7 +185,7 @@ function showVolume() {
     element("p", { class: "lead" }, "Play this song and set your device to a volume at which you hear everything well and comfortably. Then leave it there until the end."),
     element("div", { class: "card reference" }, player("A song", test.training.reference)),
   );
-  return { go: "The volume is right", ready: () => true };
+  return { go: "The volume is right", ready: () => players[0].played.length > 0 || "Please play the song first." };
 }
 
 function showQuestion({ id, number, aspect, index }) {
@@ -202,7 +208,7 @@ function showQuestion({ id, number, aspect, index }) {
   main.append(
     element("h1", { tabindex: -1 }, aspect.question),
     element("p", { class: "lead" }, aspect.hint, ...help),
-    element("div", { class: "card reference" }, player("The song, for comparison", items.get(id).reference)),
+    element("div", { class: "card reference" }, player("The song itself", items.get(id).reference)),
     element("div", { class: "samples" }, ...cards),
   );
   tell();

@@ -100,7 +100,7 @@ class Excerpt:
 
 
 def voiced_tenths(track: Track) -> np.ndarray:
-    """For each tenth of a second of a track: is it sung, at a pitch that pYIN hears?"""
+    """(2, tenths of a second) of a track: is it loud enough to be sung; does pYIN hear a pitch there?"""
     vocals = track.vocals()
     sung = above(vocals, track.rate, SUNG_DBFS)
     voiced, size = np.zeros_like(sung), round(SUNG_FRAME_SECONDS * track.rate)
@@ -109,8 +109,8 @@ def voiced_tenths(track: Track) -> np.ndarray:
         if piece.any():  # pYIN is slow, and hears a pitch in faint noise
             mask = metrics.voiced_mask(vocals[:, first * size : (first + PIECE) * size], track.rate)
             centres = (np.arange(len(piece)) + 0.5) * len(mask) / len(piece)
-            voiced[first : first + PIECE] = piece & mask[centres.astype(int)]
-    return voiced
+            voiced[first : first + PIECE] = mask[centres.astype(int)]
+    return np.stack([sung, voiced])
 
 
 def voiced_excerpts(
@@ -121,9 +121,9 @@ def voiced_excerpts(
     `voiced` is a function like `voiced_tenths`.
     """
     length = round(seconds / SUNG_FRAME_SECONDS)
-    total = np.concatenate([[0], np.cumsum(voiced(track))])
+    total = np.pad(np.cumsum(voiced(track), axis=1), ((0, 0), (1, 0)))
     starts, end = [], 0
-    for start in np.flatnonzero(total[length:] - total[:-length] > length / 2):
+    for start in np.flatnonzero((total[:, length:] - total[:, :-length] > length / 2).all(axis=0)):
         if start >= end:
             starts.append(start)
             end = start + length

@@ -798,6 +798,13 @@ def test_listening_browser_on_a_phone_without_a_server_to_save(package, key, tmp
             window.wait("return document.querySelector('h1')")
             fits = "return document.documentElement.scrollWidth <= 390"
             assert window.run(fits)
+            # A browser that keeps nothing says so.
+            window.run("Storage.prototype.setItem = () => { throw new Error('full') }")
+            window.click("#agree")
+            window.click("#next")
+            assert not window.run("return document.getElementById('warning').hidden") and window.run(fits)
+            window.reload()
+            window.wait("return document.getElementById('agree')")
             # A listener who has rated everything, as an earlier visit left it.
             document = submission(key, 4)
             ratings = {rating["sample"]: dict.fromkeys(key["aspects"], 4) for rating in document["ratings"]}

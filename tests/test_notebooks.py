@@ -38,7 +38,7 @@ SMALL = {
         overlaps=[0.0, 0.5],
         seeds=[0, 1],
     ),
-    "06_listening_test": dict(recordings=1, seconds=1.0),
+    "06_listening_test": dict(recordings=1, seconds=1.2),
 }
 WRITES = {
     "00_data": ["songs.csv", "spectrograms.png"],

@@ -51,8 +51,8 @@ REPEATS, FEW_STEPS = 3, 10  # of the clock; what takes more steps is timed at 1 
 
 
 def excerpts(track: Track, seconds: float = EXCERPT_SECONDS) -> list[slice]:
-    """A track's whole excerpts, one after the other, as slices of frames."""
-    length = round(seconds * track.rate)
+    """A track's whole excerpts, one after the other, as slices of frames; a shorter track is one."""
+    length = min(round(seconds * track.rate), track.frames)
     return [slice(start, start + length) for start in range(0, track.frames - length + 1, length)]
 
 
@@ -296,24 +296,25 @@ def evaluate(
     dnsmos: bool = False,
     keep=None,
 ):
-    """Separate and score what is missing, track by track; the main process keeps the result."""
+    """Separate and score what is missing, track by track; the main process keeps the result, system by
+    system."""
     state = PartialState()
     for first in tqdm(range(0, len(tracks), state.num_processes), desc="score", unit="song", disable=None):
-        rows = []
         with state.split_between_processes(tracks[first : first + state.num_processes]) as mine:
-            for track in mine:
-                missing = [name for name in systems if not scores[name].has(track.name)]
-                song = Song(track) if missing else None
-                for name in missing:
-                    estimate = systems[name].separate(track)
+            songs = [Song(track) for track in mine]
+        for name, system in systems.items():
+            rows = []
+            for song in songs:
+                track = song.track
+                if not scores[name].has(track.name):
+                    estimate = system.separate(track)
                     place = {"system": name, "size": size, "track": track.name}
-                    rows += [{**place, **row} for row in song.score(name, systems[name], estimate, dnsmos)]
+                    rows += [{**place, **row} for row in song.score(name, system, estimate, dnsmos)]
                     if keep:
                         keep_estimate(Path(keep) / name, track, estimate)
-        rows = gather_object(rows)
-        if state.is_main_process:
-            for name in systems:
-                scores[name].add([row for row in rows if row["system"] == name])
+            rows = gather_object(rows)
+            if state.is_main_process:
+                scores[name].add(rows)
 
 
 def make_parser() -> argparse.ArgumentParser:

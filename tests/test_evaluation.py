@@ -15,7 +15,6 @@ from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
 from dmxlib.evaluation import silence
 from dmxlib.refine import wiener
-from dmxlib.report import score_table
 from dmxlib.systems import Options, make_system
 
 RATE = 8000
@@ -147,16 +146,6 @@ def test_estimates_are_kept(toy_root, model_folder, tmp_path, monkeypatch):
         for stem in ("vocals", "accompaniment")
     )
     np.testing.assert_allclose(vocals + rest, track.mixture(), atol=1e-6)
-
-
-def test_report_has_a_row_for_each_system(scored):
-    lines = score_table(scored).splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    assert [line.split(" | ")[0].removeprefix("| ") for line in table[2:]] == [
-        "mixture", "best-gain", "equalizer", "repet", "codec-ceiling", "irm", "ldm-dmx", "ldm-dmx-refined",
-    ]  # fmt: skip
-    assert f" {value(scored, 'irm', 'sdr'):.3g} |" in table[-3] and "| sdr |" in table[0]
-    assert "`python -m dmxlib.evaluation mixture" in score_table(scored)
 
 
 def test_no_score_is_dropped_without_a_reason(made, tiny_codec, monkeypatch):

@@ -3,21 +3,30 @@
 Each system's scores land in <out>/<system>.csv, one row a track, excerpt and metric; what it is and how long
 it takes in <out>/<system>.json. Every metric of an excerpt compares the mono mean at 44.1 kHz. A run that was
 broken off goes on where it stopped; under `accelerate launch` the songs are split over the processes.
+
+Metrics are those of `dmxlib.metrics`: on voiced frames lsd, mel_mae, log_f0_rmse with missed_voiced, and
+lsd_<from>_<to> by octave in Hz; on whole excerpts sdr, si_sdr, pesq, csdr, sir, sar, stft_distance,
+latent_distance and, on request, dnsmos_*; on whole songs usdr and the two figures of `silence`.
+<metric>_to_bandwidth leaves out what lies above a system's own bandwidth.
 """
 
 import argparse
 import csv
 import json
+import math
 import os
 import platform
 import shlex
 import statistics
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
@@ -25,7 +34,9 @@ from tqdm import tqdm
 from dmxlib import audio, metrics
 from dmxlib.data import SILENCE_DBFS, Track, hold_out, level_dbfs, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.systems import SYSTEMS, Options, Separator, System, make_system
+from dmxlib.metrics import RATE
+from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.systems import SYSTEMS, Options, System, make_system
 from dmxlib.trainer import git_commit
 
 COLUMNS = ("system", "size", "track", "excerpt", "metric", "value", "dropped_reason")
@@ -33,14 +44,15 @@ EXCERPT_SECONDS = 7.0
 SUNG_FRAME_SECONDS = 0.1
 SUNG_DBFS = -40.0  # a tenth of a second above it is sung, which leaves out the tails of reverb and delay
 CLIP_SECONDS = 12  # the paper's
+REPEATS, FEW_STEPS = 3, 10  # of the clock; what takes more steps is timed at 1 and at this many
 
 
 # -- which parts of a song are scored ------------------------------------------------------------------------
 
 
 def excerpts(track: Track, seconds: float = EXCERPT_SECONDS) -> list[slice]:
-    """A track's whole excerpts, one after the other, as slices of frames."""
-    length = round(seconds * track.rate)
+    """A track's whole excerpts, one after the other, as slices of frames; a shorter track is one."""
+    length = min(round(seconds * track.rate), track.frames)
     return [slice(start, start + length) for start in range(0, track.frames - length + 1, length)]
 
 
@@ -63,30 +75,88 @@ def sung_excerpts(track: Track, vocals: np.ndarray) -> list[slice]:
 # -- scores --------------------------------------------------------------------------------------------------
 
 
-def score(reference: np.ndarray, estimate: np.ndarray, rate: int, f0_reference) -> dict[str, float]:
-    """All metrics of one excerpt (2, frames), the spectral ones on the reference's voiced frames."""
-    reference, estimate = metrics.mono(reference, rate), metrics.mono(estimate, rate)
-    voiced = f0_reference[1]
-    rmse, missed = metrics.f0_error(f0_reference, metrics.f0(estimate, metrics.RATE))
-    return {
-        "sdr": metrics.sdr(reference, estimate),
-        "si_sdr": metrics.si_sdr(reference, estimate),
-        "lsd": metrics.lsd(reference, estimate, metrics.RATE, voiced),
-        "mel_mae": metrics.mel_mae(reference, estimate, metrics.RATE, voiced),
-        "log_f0_rmse": rmse,
-        "missed_voiced": missed,
-    }
+@dataclass
+class Excerpt:
+    """What an estimate is scored against: mono means at 44.1 kHz, (1, frames); an F0, which is slow to find,
+    is found once. `start` is in seconds."""
+
+    start: float
+    vocals: np.ndarray
+    mixture: np.ndarray
+    references: dict = field(default_factory=dict)
+
+    def reference(self, bandwidth: float = math.inf) -> tuple[np.ndarray, tuple]:
+        """The vocals up to a bandwidth in Hz and their `metrics.f0`."""
+        if bandwidth not in self.references:
+            vocals = metrics.low_pass(self.vocals, RATE, bandwidth)
+            self.references[bandwidth] = vocals, metrics.f0(vocals, RATE)
+        return self.references[bandwidth]
+
+    @property
+    def voiced(self) -> np.ndarray:
+        """The frames that the spectral metrics keep."""
+        return self.reference()[1][1]
 
 
-def dropped_reason(value: float, reference: np.ndarray, estimate: np.ndarray, f0_reference) -> str:
-    """Why a score is NaN; empty where it is not."""
+@cache
+def latent_space() -> tuple:
+    """The codec that ships and the samples of its chunks: one for all systems, whatever their own is."""
+    pipeline = VocalSeparationPipeline.from_pretrained(Options.model)
+    return pipeline.codec, pipeline.chunk_samples
+
+
+def score(
+    excerpt: Excerpt, estimate: np.ndarray, bandwidth: float = math.inf, dnsmos: bool = False
+) -> dict[str, float]:
+    """All metrics of an estimate (1, frames) of an excerpt, as the module names them.
+
+    Args:
+        bandwidth: in Hz, above which the estimate holds nothing.
+    """
+    vocals, voiced, pitch = excerpt.vocals, excerpt.voiced, metrics.f0(estimate, RATE)
+    figures = {"sdr": metrics.sdr(vocals, estimate), "si_sdr": metrics.si_sdr(vocals, estimate)}
+    for suffix, top in (("", math.inf), ("_to_bandwidth", bandwidth)):
+        reference, true_pitch = excerpt.reference(top)
+        rmse, missed = metrics.f0_error(true_pitch, pitch)
+        figures |= {
+            f"lsd{suffix}": metrics.lsd(vocals, estimate, RATE, voiced, (0, top)),
+            f"mel_mae{suffix}": metrics.mel_mae(vocals, estimate, RATE, voiced, (0, top)),
+            f"log_f0_rmse{suffix}": rmse,
+            f"missed_voiced{suffix}": missed,
+            f"pesq{suffix}": metrics.pesq(reference, estimate, RATE),
+        }
+    for low, high in pairwise(metrics.OCTAVES_HZ):
+        figures[f"lsd_{low}_{high}"] = metrics.lsd(vocals, estimate, RATE, voiced, (low, high))
+    figures |= metrics.bss_eval(vocals, estimate, excerpt.mixture, RATE)
+    figures["stft_distance"] = metrics.stft_distance(vocals, estimate, RATE)
+    figures["latent_distance"] = metrics.latent_distance(vocals, estimate, RATE, *latent_space())
+    if dnsmos:
+        figures |= {f"dnsmos_{name}": value for name, value in metrics.dnsmos(estimate, RATE).items()}
+    return figures
+
+
+def excerpt_reason(metric: str, value: float, excerpt: Excerpt, estimate: np.ndarray) -> str:
+    """Why the score of an excerpt is NaN; empty where it is not."""
     if not np.isnan(value):
         return ""
     if not np.isfinite(estimate).all():
         return "estimate is not finite"
-    if not reference.any() or not estimate.any():
-        return "silent " + ("estimate" if reference.any() else "reference")
-    return "no frame voiced in both" if f0_reference[1].any() else "reference has no voiced frame"
+    if not excerpt.vocals.any() or not estimate.any():
+        return "silent " + ("estimate" if excerpt.vocals.any() else "reference")
+    if metric in ("csdr", "sir", "sar"):
+        return "vocals and accompaniment, true and estimated, never sound in one second"
+    if metric.startswith("pesq"):
+        return "PESQ finds no utterance"
+    return "no frame voiced in both" if excerpt.voiced.any() else "reference has no voiced frame"
+
+
+def whole_reason(metric: str, value: float, estimate: np.ndarray) -> str:
+    """Why the score of a song is NaN; empty where it is not."""
+    if not np.isnan(value):
+        return ""
+    if not np.isfinite(estimate).all():
+        return "estimate is not finite"
+    return "no second without voice" if metric == "silence_db" else "nobody sings"
 
 
 def silence(track: Track, vocals: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
@@ -121,38 +191,50 @@ class Song:
     track: Track
 
     def __post_init__(self):
-        self.vocals = self.track.vocals()
-        self.excerpts = sung_excerpts(self.track, self.vocals)
-        self.pitches = [metrics.f0(self.vocals[:, excerpt], self.track.rate) for excerpt in self.excerpts]
+        self.vocals, mixture, rate = self.track.vocals(), self.track.mixture(), self.track.rate
+        self.places = sung_excerpts(self.track, self.vocals)
+        self.excerpts = []
+        for place in self.places:
+            waves = (metrics.mono(wave[:, place], rate) for wave in (self.vocals, mixture))
+            self.excerpts.append(Excerpt(place.start / rate, *waves))
 
-    def score(self, estimate: np.ndarray) -> list[dict]:
-        """Rows of (excerpt, metric, value, dropped_reason) of an estimate (2, frames).
+    def score(self, name: str, system: System, estimate: np.ndarray, dnsmos: bool = False) -> list[dict]:
+        """Rows of (excerpt, metric, value, dropped_reason) of a system's estimate (2, frames).
 
         An excerpt is named by its first second; figures of the whole track, as of its silence, have none.
         """
         rate = self.track.rate
-        rows = [
-            {"excerpt": "", "metric": metric, "value": value, "dropped_reason": ""}
-            for metric, value in silence(self.track, self.vocals, estimate).items()
-        ]
-        for excerpt, pitch in zip(self.excerpts, self.pitches, strict=True):
-            pair = self.vocals[:, excerpt], estimate[:, excerpt]
-            for metric, value in score(*pair, rate, pitch).items():
-                reason = dropped_reason(value, *pair, pitch)
-                place = {"excerpt": excerpt.start / rate, "metric": metric}
-                rows.append({**place, "value": value, "dropped_reason": reason})
-        return rows
+        whole = silence(self.track, self.vocals, estimate)
+        whole["usdr"] = metrics.sdr(metrics.mono(self.vocals, rate), metrics.mono(estimate, rate))
+        rows = [("", metric, value, whole_reason(metric, value, estimate)) for metric, value in whole.items()]
+        pairs = list(zip(self.places, self.excerpts, strict=True))
+        for place, excerpt in tqdm(pairs, desc=name, unit="excerpt", leave=False, disable=None):
+            part = metrics.mono(estimate[:, place], rate)
+            rows += [
+                (excerpt.start, metric, value, excerpt_reason(metric, value, excerpt, part))
+                for metric, value in score(excerpt, part, system.bandwidth, dnsmos).items()
+            ]
+        return [dict(zip(COLUMNS[3:], row, strict=True)) for row in rows]
 
 
-def seconds_per_clip(separate: Separator, track: Track, repeats: int = 3) -> list[float]:
-    """Seconds that the first 12 s of a track take, after one call that is not counted."""
+def seconds_per_clip(system: System, track: Track) -> dict[str, float]:
+    """Seconds that the first 12 s of a track take: median and deviation of some runs after one that is not
+    counted. For a system of many steps, seconds a step times steps, with one full run to check it."""
     clip = replace(track, last=track.first + min(track.frames, CLIP_SECONDS * track.rate))
-    times = []
-    for _ in range(repeats + 1):
+
+    def run(**settings):
         start = time.perf_counter()
-        separate(clip)
-        times.append(time.perf_counter() - start)
-    return times[1:]
+        system.separate(clip, **settings)
+        return time.perf_counter() - start
+
+    if (system.steps or 1) <= FEW_STEPS:
+        times, facts = [run() for _ in range(1 + REPEATS)][1:], {}
+    else:
+        one, few = ([run(steps=steps) for _ in range(1 + REPEATS)][1:] for steps in (1, FEW_STEPS))
+        steps = [(b - a) / (FEW_STEPS - 1) for a, b in zip(one, few, strict=True)]
+        times = [a + (system.steps - 1) * step for a, step in zip(one, steps, strict=True)]
+        facts = {"seconds_per_step": statistics.median(steps), "seconds_of_one_full_run": run()}
+    return {"seconds_per_clip": statistics.median(times), "seconds_std": statistics.stdev(times), **facts}
 
 
 # -- files ---------------------------------------------------------------------------------------------------
@@ -207,26 +289,32 @@ def load_songs(data_root, held_out: float) -> tuple[list[Track], list[Track]]:
 
 
 def evaluate(
-    systems: dict[str, System], tracks: list[Track], scores: dict[str, Scores], size: str, keep=None
+    systems: dict[str, System],
+    tracks: list[Track],
+    scores: dict[str, Scores],
+    size: str,
+    dnsmos: bool = False,
+    keep=None,
 ):
-    """Separate and score what is missing, track by track; the main process keeps the result."""
+    """Separate and score what is missing, track by track; the main process keeps the result, system by
+    system."""
     state = PartialState()
     for first in tqdm(range(0, len(tracks), state.num_processes), desc="score", unit="song", disable=None):
-        rows = []
         with state.split_between_processes(tracks[first : first + state.num_processes]) as mine:
-            for track in mine:
-                missing = [name for name in systems if not scores[name].has(track.name)]
-                song = Song(track) if missing else None
-                for name in missing:
-                    estimate = systems[name].separate(track)
+            songs = [Song(track) for track in mine]
+        for name, system in systems.items():
+            rows = []
+            for song in songs:
+                track = song.track
+                if not scores[name].has(track.name):
+                    estimate = system.separate(track)
                     place = {"system": name, "size": size, "track": track.name}
-                    rows += [{**place, **row} for row in song.score(estimate)]
+                    rows += [{**place, **row} for row in song.score(name, system, estimate, dnsmos)]
                     if keep:
                         keep_estimate(Path(keep) / name, track, estimate)
-        rows = gather_object(rows)
-        if state.is_main_process:
-            for name in systems:
-                scores[name].add([row for row in rows if row["system"] == name])
+            rows = gather_object(rows)
+            if state.is_main_process:
+                scores[name].add(rows)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -237,9 +325,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", default="data/scores", metavar="DIR", help="folder to write to")
     parser.add_argument("--model", default=Options.model, help="of ldm-dmx: one that ships, or a folder")
     parser.add_argument("--size", default="mini", help="what the column size says")
-    parser.add_argument("--steps", type=int, default=Options.steps, help="sampling steps")
+    parser.add_argument("--steps", type=int, help="sampling steps, in place of each system's own number")
     parser.add_argument("--seed", type=int, default=Options.seed)
     parser.add_argument("--level", choices=("drawn", "projected"), help="of ldm-dmx, in place of its own")
+    parser.add_argument("--dnsmos", action="store_true", help="score DNSMOS P.835 as well")
     parser.add_argument("--keep", metavar="DIR", help="keep the estimates there: <system>/<track>/vocals.wav")
     parser.add_argument(
         "--held-out",
@@ -261,18 +350,20 @@ def main(argv=None) -> None:
     systems = {
         name: make_system(name, Options(**made_with, training=tuple(training))) for name in options["systems"]
     }
-    settings = {key: options[key] for key in ("size", "data", "held_out")} | made_with
-    scores = {name: Scores(Path(options["out"]), name, settings) for name in systems}
-    evaluate(systems, tracks, scores, options["size"], options["keep"])
+    settings = {key: options[key] for key in ("size", "data", "held_out", "dnsmos")} | made_with
+    scores = {
+        name: Scores(Path(options["out"]), name, settings | {"steps": system.steps})
+        for name, system in systems.items()
+    }
+    evaluate(systems, tracks, scores, options["size"], options["dnsmos"], options["keep"])
     for name, system in systems.items() if PartialState().is_main_process else ():
-        times = seconds_per_clip(system.separate, tracks[0])
         scores[name].add(
             [],
             command=f"python -m dmxlib.evaluation {shlex.join(argv)}",
             parameters=system.parameters,
-            seconds_per_clip=statistics.median(times),
-            seconds_std=statistics.stdev(times),
-            machine=f"{platform.machine()}, {os.cpu_count()} cores",
+            bandwidth=None if math.isinf(system.bandwidth) else system.bandwidth,
+            **seconds_per_clip(system, tracks[0]),
+            machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
             commit=git_commit(),
         )
 

@@ -1,19 +1,22 @@
-"""How close an estimated voice is to the true one: waveform, spectrum and pitch.
+"""How close an estimated voice is to the true one: waveform, spectrum, pitch, and models of hearing.
 
 Audio is a float array of shape (channels, frames) in [-1, 1]. `sdr` and `si_sdr` compare the waveforms, all
 channels at once and at the rate they come in; our tables give them the mono mean at 44.1 kHz, `mono`. The
-others take that mean themselves, on one grid of frames, 2048 samples long and one every 512, so that a voiced
-mask made here fits every spectrogram made here.
+others take that mean themselves. LSD, Mel-MAE and F0 lie on one grid of frames, 2048 samples long and one
+every 512, so that a voiced mask made here fits every spectrogram made here.
 
 One rule for bad data: a score without meaning (a silent reference, fewer samples than one frame, a NaN or an
 infinity, no voiced frame) is NaN, never an exception, so that one bad track cannot end an evaluation. A
 silent estimate of a voice that sounds is a bad answer, not bad data, and gets the bad score its formula gives
-it; only `si_sdr` and the log-F0 RMSE have none to give. Shapes that differ raise ValueError.
+it; only SI-SDR, BSS Eval, PESQ and the log-F0 RMSE have none to give. Shapes that differ raise ValueError.
 """
 
 import librosa
 import numpy as np
 import soxr
+import torch
+from pesq import NoUtterancesError
+from pesq import pesq as p862
 
 from dmxlib.errors import InputError
 
@@ -22,7 +25,13 @@ FRAME = 2048  # samples: 46 ms, three periods of the lowest F0 searched (ours)
 HOP = 512  # samples (ours)
 MEL_BANDS = 128  # librosa's default: Slaney's scale and norm, 0 Hz to 22.05 kHz (ours)
 F0_MIN_HZ, F0_MAX_HZ = 65.0, 1047.0  # C2 to C6 (ours)
+OCTAVES_HZ = (0, 250, 500, 1000, 2000, 4000, 8000, 16_000, 22_050)  # edges; the first and last are no octaves
+FULL_BAND = (0.0, np.inf)  # Hz
 SDR_EPSILON = 1e-7  # SDX23's
+SPEECH_RATE = 16_000  # Hz: PESQ's wide band and DNSMOS
+PESQ_SECONDS = (0.25, 20.0)  # the least it takes; more could hold 50 utterances, after which its code crashes
+# (STFT size, hop, window) in samples: Parallel WaveGAN's, made for 24 kHz and kept at ours, as auraloss does
+RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 
 # dB under the peak of the reference's spectrogram, for both powers (ours: the paper names no floor). Most of
 # a voice's spectrogram is near-silence, whose logarithm is arbitrary, so this choice scales both numbers:
@@ -41,14 +50,25 @@ SDR_EPSILON = 1e-7  # SDX23's
 FLOOR_DB = -80.0
 
 
-def mono(audio: np.ndarray, rate: int) -> np.ndarray:
+def mono(audio: np.ndarray, rate: int, new_rate: int = RATE) -> np.ndarray:
     """The mean of the channels at 44.1 kHz, what all our tables score: (channels, frames) -> (1, frames).
 
     ValueError unless the shape is (channels, frames).
     """
     # Single precision halves the memory; its rounding, 2^-24 or -144 dB, lies far under the floor.
     mean = _audio(audio).mean(axis=0, keepdims=True).astype(np.float32)
-    return mean if rate == RATE else soxr.resample(mean.T, rate, RATE).T
+    return mean if rate == new_rate else soxr.resample(mean.T, rate, new_rate).T
+
+
+def low_pass(audio: np.ndarray, rate: int, bandwidth: float) -> np.ndarray:
+    """(channels, frames) without what lies above `bandwidth` Hz: resampled to twice that rate and back."""
+    if bandwidth >= rate / 2:
+        return audio
+    narrow = soxr.resample(_audio(audio).T, rate, 2 * bandwidth)
+    return librosa.util.fix_length(soxr.resample(narrow, 2 * bandwidth, rate).T, size=audio.shape[1])
+
+
+# -- waveforms -----------------------------------------------------------------------------------------------
 
 
 def sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
@@ -83,31 +103,100 @@ def si_sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
         return float(10 * np.log10(_energy(target) / _energy(target - estimate)))
 
 
-def lsd(reference: np.ndarray, estimate: np.ndarray, rate: int, voiced: np.ndarray | None = None) -> float:
+def bss_eval(reference: np.ndarray, estimate: np.ndarray, mixture: np.ndarray, rate: int) -> dict[str, float]:
+    """museval's {"csdr", "sir", "sar"} of the vocals in dB, of the mono mean at 44.1 kHz.
+
+    BSS Eval 4 (images): the estimate is split into the true voice through a filter of 512 taps, one for the
+    whole excerpt, interference (what such filters make of the accompaniment) and artifacts (the rest). Each
+    figure is the median over frames of 1 s; frames in which a source is silent are left out. museval is given
+    vocals and accompaniment, the true one being mixture - reference, the estimated one mixture - estimate.
+    All NaN by the module's rule, under 1 s, or where one of the four is silent throughout; ValueError if the
+    shapes differ.
+    Source: Stoeter, Liutkus and Ito, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018.
+    """
+    from museval.metrics import bss_eval as museval  # which needs ffmpeg on the PATH already at import
+
+    signals = *_pair(reference, estimate), _pair(reference, mixture)[1]
+    true, guess, whole = (mono(audio, rate).T.astype(np.float64) for audio in signals)  # (frames, 1)
+    references, estimates = np.stack([true, whole - true]), np.stack([guess, whole - guess])
+    sources = np.concatenate([references, estimates])[..., 0]  # (4, frames)
+    if not (_usable(sources, RATE) and sources.any(axis=1).all()):
+        return dict.fromkeys(("csdr", "sir", "sar"), float("nan"))
+    csdr, _, sir, sar, _ = museval(references, estimates, window=RATE, hop=RATE)  # each (sources, frames)
+    return {"csdr": _median(csdr[0]), "sir": _median(sir[0]), "sar": _median(sar[0])}
+
+
+# -- spectra -------------------------------------------------------------------------------------------------
+
+
+def lsd(
+    reference: np.ndarray,
+    estimate: np.ndarray,
+    rate: int,
+    voiced: np.ndarray | None = None,
+    band: tuple[float, float] = FULL_BAND,
+) -> float:
     """Log-spectral distance in log10 of power (1.0 = 10 dB), of the mono mean at 44.1 kHz.
 
     mean over frames of sqrt(mean over bins of (log10 |S|^2 - log10 |S_hat|^2)^2). STFT of 2048 samples every
     512, Hann window (ours); both powers are floored at `FLOOR_DB` under the reference's peak.
-    `rate` in Hz; `voiced`, a mask from `voiced_mask`, keeps only the frames it marks.
+    `rate` in Hz; `voiced`, a mask from `voiced_mask`, keeps only the frames it marks, `band` in Hz the bins
+    whose centre lies in it: (0, bandwidth) is all that a system of lower rate can answer for.
     NaN by the module's rule; ValueError if the shapes differ or the mask has another number of frames.
     Source: Gray and Markel, "Distance measures for speech processing", IEEE Trans. ASSP 1976.
     """
-    difference = _log_difference(reference, estimate, rate, voiced, _power)
+    bins = librosa.fft_frequencies(sr=RATE, n_fft=FRAME)
+    difference = _log_difference(reference, estimate, rate, voiced, _power, _inside(bins, bins, band))
     return _mean(np.sqrt(np.mean(difference**2, axis=0)))
 
 
 def mel_mae(
-    reference: np.ndarray, estimate: np.ndarray, rate: int, voiced: np.ndarray | None = None
+    reference: np.ndarray,
+    estimate: np.ndarray,
+    rate: int,
+    voiced: np.ndarray | None = None,
+    band: tuple[float, float] = FULL_BAND,
 ) -> float:
     """Mean absolute difference in dB of the mel spectrograms of the mono mean at 44.1 kHz.
 
     mean over bands and frames of |10 log10 M - 10 log10 M_hat|, M = 128 mel bands (ours) of the power that
     `lsd` compares; both are floored at `FLOOR_DB` under the peak of the reference's mel spectrogram.
-    `rate` in Hz; `voiced`, a mask from `voiced_mask`, keeps only the frames it marks.
+    `rate` in Hz; `voiced`, a mask from `voiced_mask`, keeps only the frames it marks, `band` in Hz the mel
+    bands that lie wholly in it.
     NaN by the module's rule; ValueError if the shapes differ or the mask has another number of frames.
     Source: librosa.feature.melspectrogram, with its defaults.
     """
-    return _mean(10 * np.abs(_log_difference(reference, estimate, rate, voiced, _mel_power)))
+    edges = librosa.mel_frequencies(MEL_BANDS + 2, fmax=RATE / 2)  # band k reaches from edge k to k + 2
+    inside = _inside(edges[:-2], edges[2:], band)
+    return _mean(10 * np.abs(_log_difference(reference, estimate, rate, voiced, _mel_power, inside)))
+
+
+def stft_distance(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
+    """Multi-resolution STFT distance of the mono mean at 44.1 kHz; 0 is equal, a silent estimate above 1.
+
+    The mean over three STFTs of spectral convergence, || |S| - |S_hat| || / || |S| ||, and the mean over bins
+    and frames of |ln |S| - ln |S_hat||: the definition of Parallel WaveGAN, which auraloss computes too, with
+    their STFTs, `RESOLUTIONS`, and Hann windows. Ours: magnitudes in the logarithm are floored as in `lsd`,
+    where they have an absolute floor, so that level makes no difference.
+    `rate` in Hz; NaN by the module's rule; ValueError if the shapes differ.
+    Source: Yamamoto, Song and Kim, "Parallel WaveGAN", ICASSP 2020.
+    """
+    pair = [mono(audio, rate)[0] for audio in _pair(reference, estimate)]
+    if not (all(_usable(signal, FRAME) for signal in pair) and pair[0].any()):
+        return float("nan")
+    distances = []
+    for size, hop, window in RESOLUTIONS:
+        true, guess = (
+            np.abs(librosa.stft(signal, n_fft=size, hop_length=hop, win_length=window)) for signal in pair
+        )
+        convergence = np.linalg.norm(true - guess) / np.linalg.norm(true)
+        floor = true.max() * np.float32(10 ** (FLOOR_DB / 20))
+        logarithms = np.log(np.maximum(true, floor)) - np.log(np.maximum(guess, floor))
+        distances.append(convergence + np.abs(logarithms).mean())
+    return float(np.mean(distances))
+
+
+# -- pitch ---------------------------------------------------------------------------------------------------
 
 
 def f0(audio: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
@@ -165,6 +254,54 @@ def f0_error(
     return float(rmse), _mean(~voiced_hat[voiced])
 
 
+# -- models of hearing ---------------------------------------------------------------------------------------
+
+
+def pesq(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
+    """Perceptual evaluation of speech quality, wide band, of the mono mean at 16 kHz: about 1 to 4.64.
+
+    A model of telephone listeners, which aligns both in time and level and hears up to 8 kHz: a gain changes
+    nothing. It needs signals that go on, so it takes whole excerpts, not their voiced frames (ours).
+    `rate` in Hz. NaN where either is silent or not finite, under 0.25 s or over 20 s, or where it finds no
+    utterance in the reference; ValueError if the shapes differ.
+    Source: ITU-T P.862 with P.862.2, as the package `pesq` computes them.
+    """
+    pair = [mono(audio, rate, SPEECH_RATE)[0] for audio in _pair(reference, estimate)]
+    seconds = len(pair[0]) / SPEECH_RATE
+    sound = all(_usable(signal, 1) and signal.any() for signal in pair)
+    if not (sound and PESQ_SECONDS[0] <= seconds <= PESQ_SECONDS[1]):
+        return float("nan")
+    try:
+        return float(p862(SPEECH_RATE, *pair, "wb"))
+    except (NoUtterancesError, ValueError):  # the second where a level is too low for single precision
+        return float("nan")
+
+
+@torch.no_grad()
+def latent_distance(
+    reference: np.ndarray, estimate: np.ndarray, rate: int, codec, chunk_samples: int
+) -> float:
+    """RMS difference of the two signals' latents in a `dmxlib.codec.Codec`, in the latents' own deviations.
+
+    sqrt(mean over channels and frames of (z - z_hat)^2); latents have mean 0 and deviation 1 in each channel
+    over the codec's data, so that two unrelated voices are about sqrt(2) apart. The mono mean is coded, in
+    whole chunks of `chunk_samples` at the codec's rate, one after the other, since group normalisation ties
+    the codec to that length; what is left over does not count, and less than one chunk is padded with
+    silence. The codec takes no notice of a chunk's level.
+    `rate` in Hz; NaN by the module's rule; ValueError if the shapes differ.
+    Source: ours.
+    """
+    new_rate = codec.config.sampling_rate
+    pair = np.stack([mono(audio, rate, new_rate)[0] for audio in _pair(reference, estimate)])
+    if not (_usable(pair, 1) and pair[0].any()):
+        return float("nan")
+    size = chunk_samples * max(1, pair.shape[1] // chunk_samples)
+    waves = torch.from_numpy(librosa.util.fix_length(pair, size=size)).unflatten(1, (-1, chunk_samples))
+    waves = waves[:, :, None].expand(-1, -1, codec.channels, -1)  # (2, chunks, channels, chunk_samples)
+    true, guess = (codec.encode(wave) for wave in waves)
+    return (true - guess).square().mean().sqrt().item()
+
+
 def dnsmos(audio: np.ndarray, rate: int) -> dict[str, float]:
     """DNSMOS P.835 of the mono mean at 16 kHz: {"sig", "bak", "ovrl", "p808"}, about 1 to 5; no reference.
 
@@ -181,15 +318,21 @@ def dnsmos(audio: np.ndarray, rate: int) -> dict[str, float]:
             "DNSMOS needs speechmos and onnxruntime; pip install speechmos onnxruntime."
         ) from error
     names = ("sig", "bak", "ovrl", "p808")
-    mono = soxr.resample(_audio(audio).mean(axis=0).astype(np.float32), rate, 16_000)
-    if not (_usable(mono, 1) and mono.any()):  # speechmos would repeat an empty array for ever
+    signal = mono(audio, rate, SPEECH_RATE)[0]
+    if not (_usable(signal, 1) and signal.any()):  # speechmos would repeat an empty array for ever
         return dict.fromkeys(names, float("nan"))
-    scores = model.run(mono / max(1, np.abs(mono).max()), 16_000)  # which refuses what passes full scale
+    scores = model.run(
+        signal / max(1, np.abs(signal).max()), SPEECH_RATE
+    )  # it refuses what passes full scale
     return {name: float(scores[f"{name}_mos"]) for name in names}
 
 
-def _log_difference(reference, estimate, rate, voiced, power) -> np.ndarray:
-    """log10 P - log10 P_hat, both floored, (bands, frames kept); no frames if there is nothing to score."""
+# -- what they share -----------------------------------------------------------------------------------------
+
+
+def _log_difference(reference, estimate, rate, voiced, power, inside) -> np.ndarray:
+    """log10 P - log10 P_hat, both floored, (bands inside, frames kept); no frames if there is nothing to
+    score."""
     reference, estimate = (mono(audio, rate)[0] for audio in _pair(reference, estimate))
     kept = _kept_frames(voiced, 1 + len(reference) // HOP)
     nothing = np.empty((1, 0))
@@ -200,7 +343,13 @@ def _log_difference(reference, estimate, rate, voiced, power) -> np.ndarray:
     if floor == 0:
         return nothing
     # One floor for both: with a floor of its own, an estimate would be scored on less the quieter it is.
-    return np.log10(np.maximum(reference, floor)[:, kept]) - np.log10(np.maximum(estimate, floor)[:, kept])
+    true, guess = (np.log10(np.maximum(power, floor))[inside][:, kept] for power in (reference, estimate))
+    return true - guess
+
+
+def _inside(low: np.ndarray, high: np.ndarray, band: tuple[float, float]) -> np.ndarray:
+    """Which of the ranges of frequencies from low to high lie in the band."""
+    return (band[0] <= low) & (high <= band[1])
 
 
 def _kept_frames(voiced, frames: int) -> np.ndarray:
@@ -241,6 +390,12 @@ def _usable(audio: np.ndarray, least: int) -> bool:
 
 def _energy(audio: np.ndarray) -> np.float64:  # not a float: x / 0 must give inf
     return np.sum(audio**2)
+
+
+def _median(frames: np.ndarray) -> float:
+    """Of the frames that have a value."""
+    frames = frames[~np.isnan(frames)]
+    return float(np.median(frames)) if frames.size else float("nan")
 
 
 def _mean(values: np.ndarray) -> float:

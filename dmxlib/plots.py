@@ -211,6 +211,65 @@ def opinion_scores(scores):
     return figure
 
 
+def scores(ours, systems: list[str], paper, metrics: dict[str, str]):
+    """Draw Table II: medians with their intervals, and the paper's values under them; returns the figure.
+
+    Args:
+        ours: frame over (system, metric) with the columns median, low, high.
+        systems: from top to bottom.
+        paper: frame over models with a column for each metric.
+        metrics: name -> title, one column of panels each, on one scale.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 1.8 + 0.3 * (len(systems) + len(paper))), layout="constrained")
+    heights = {"height_ratios": [len(systems), len(paper)]}
+    panels = figure.subplots(2, len(metrics), sharex="col", sharey="row", gridspec_kw=heights)
+    for (metric, title), (top, bottom) in zip(metrics.items(), panels.T, strict=True):
+        chosen = ours.reindex([(system, metric) for system in systems])
+        reach = [chosen["median"] - chosen.low, chosen.high - chosen["median"]]
+        top.errorbar(chosen["median"], range(len(systems)), xerr=reach, fmt="o", markersize=5, capsize=3)
+        bottom.plot(paper[metric], range(len(paper)), "D", color="0.4", markersize=5)
+        top.set(title=title)
+        for axes in (top, bottom):
+            axes.grid(alpha=0.3)
+            axes.tick_params(labelbottom=True)
+    for (axes, *_), names, block in ((panels[0], systems, "ours"), (panels[1], paper.index, "the paper's")):
+        axes.set_yticks(range(len(names)), names)
+        axes.set(ylim=(len(names) - 0.4, -0.6), ylabel=block)
+    return figure
+
+
+def speed(ours, sweeps, paper, metrics: dict[str, str]):
+    """Draw scores over the seconds for a clip of 12 s, ours and the paper's beside them; returns the figure.
+
+    Args:
+        ours, paper: frames over systems with the columns seconds and each metric.
+        sweeps: frame of system, steps, seconds and each metric: lines with the steps beside their points.
+        metrics: name -> title, one row of panels each.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 0.8 + 3 * len(metrics)), layout="constrained")
+    panels = figure.subplots(len(metrics), 2, sharex="col", squeeze=False)
+    for (metric, title), row in zip(metrics.items(), panels, strict=True):
+        for axes, frame, block in zip(row, (ours, paper), ("ours", "the paper's"), strict=True):
+            for name, point in frame.dropna(subset=["seconds", metric]).iterrows():
+                axes.plot(point.seconds, point[metric], "o")
+                axes.annotate(name, (point.seconds, point[metric]), (6, 4), textcoords="offset points")
+            axes.set(xscale="log", title=block, ylabel=title)
+            axes.margins(x=0.35, y=0.2)  # room for the names
+            axes.grid(alpha=0.3)
+        for _, runs in sweeps.groupby("system", sort=False):
+            row[0].plot(runs.seconds, runs[metric], ".-", color="0.6", linewidth=1, zorder=0)
+            for run in runs.itertuples():
+                place = run.seconds, getattr(run, metric)
+                row[0].annotate(f"T={run.steps}", place, (0, -11), textcoords="offset points", fontsize=8)
+    for axes in panels[-1]:
+        axes.set_xlabel("seconds for 12 s of audio")
+    return figure
+
+
 def _rows(count, height):
     """A figure with `count` axes one above the other, each `height` inches high."""
     from matplotlib.figure import Figure

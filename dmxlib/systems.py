@@ -4,6 +4,7 @@ A separator is a function of a track that returns the vocals, (2, frames) at the
 the true vocals say so. Nothing is loaded before it is asked for.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,17 +18,21 @@ from dmxlib.codec import PRETRAINED
 from dmxlib.data import Track
 from dmxlib.errors import InputError
 from dmxlib.pipeline import VocalSeparationPipeline, encode_pair
+from dmxlib.refine import wiener
 
 Separator = Callable[[Track], np.ndarray]
+LDM_STEPS = 20  # of LDM-dmx, where nobody asks for another number
 
 
 @dataclass(frozen=True)
 class System:
-    """A separator with its number of parameters and of sampling steps, where it has any."""
+    """A separator with its number of parameters and of sampling steps, where it has any, and the frequency in
+    Hz up to which it gives a voice. An iterative one's `separate` takes another number as `steps`."""
 
     separate: Separator
     parameters: int | None = None
     steps: int | None = None
+    bandwidth: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,14 @@ class Options:
 
     Args:
         model: a system of `VocalSeparationPipeline.from_pretrained`.
-        steps: of sampling.
+        steps: of sampling; None is each iterative system's own number.
         seed: of all noise; every track starts from it.
         level: the level rule, see `dmxlib.level`; None is the model's own.
         training: songs to learn a fixed filter from.
     """
 
     model: str = "ldm-dmx-mini"
-    steps: int = 20
+    steps: int | None = None
     seed: int = 0
     level: str | None = None
     training: tuple[Track, ...] = ()
@@ -128,15 +133,20 @@ def istft(spectrum: torch.Tensor, frames: int) -> np.ndarray:
 
 def latent_diffusion(options: Options, refine: str | None = None) -> System:
     """The pipeline, raw or refined."""
-    pipeline = load_pipeline(options)
+    pipeline, own_steps = load_pipeline(options), options.steps or LDM_STEPS
 
-    def separate(track):
+    def separate(track, steps=own_steps):
         generator = torch.Generator().manual_seed(options.seed)
-        settings = dict(num_inference_steps=options.steps, generator=generator, refine=refine)
+        settings = dict(num_inference_steps=steps, generator=generator, refine=refine)
         return pipeline(track.mixture(), track.rate, **settings).vocals
 
-    parts = (pipeline.unet, pipeline.conditioner)
-    return System(separate, sum(part.num_parameters() for part in parts), options.steps)
+    parameters = pipeline.unet.num_parameters() + pipeline.conditioner.num_parameters()
+    return System(separate, parameters, own_steps, math.inf if refine else bandwidth(pipeline.codec))
+
+
+def bandwidth(model) -> float:
+    """Half the sampling rate of a codec or a baseline, in Hz."""
+    return model.config.sampling_rate / 2
 
 
 def load_pipeline(options: Options) -> VocalSeparationPipeline:
@@ -151,7 +161,8 @@ def load_pipeline(options: Options) -> VocalSeparationPipeline:
 def codec_ceiling(options: Options) -> System:
     """The true vocals through the codec (sees the target): what is lost before anything is generated."""
     pipeline = load_pipeline(options)
-    return System(partial(through_codec, pipeline), pipeline.codec.num_parameters())
+    codec = pipeline.codec
+    return System(partial(through_codec, pipeline), codec.num_parameters(), bandwidth=bandwidth(codec))
 
 
 @torch.no_grad()
@@ -173,26 +184,45 @@ def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray
     return audio.fit(audio.resample(audio.stereo(wave), rate, track.rate), track.frames)
 
 
-def baseline(name: str, options: Options) -> System:
-    """One of the paper's other systems, as it ships: dmxlib/pretrained/<name>-mini."""
-    model = baselines.load(name).Model.from_pretrained(PRETRAINED / f"{name}-mini")
+def baseline(name: str, options: Options, refine: bool = False) -> System:
+    """One of the paper's other systems, as it ships: dmxlib/pretrained/<name>-mini; raw, or refined.
 
-    def separate(track):
-        return model.separate(track.mixture(), track.rate, seed=options.seed)
+    Raises InputError where its weights do not ship.
+    """
+    folder = PRETRAINED / f"{name}-mini"
+    if not folder.is_dir():
+        raise InputError(
+            f"{name} has no trained weights, {folder} is missing; train it (accelerate launch "
+            f"dmxlib/train.py --config dmxlib/configs/mini_{name}.yaml) and copy its model folder there."
+        )
+    model = baselines.load(name).Model.from_pretrained(folder)
+    own_steps = (options.steps or model.STEPS) if model.STEPS > 1 else None
 
-    return System(separate, model.num_parameters(), model.STEPS)
+    def separate(track, steps=own_steps):
+        mixture = track.mixture()
+        vocals = model.separate(mixture, track.rate, steps, options.seed)
+        return wiener(mixture, vocals, track.rate, bandwidth(model)) if refine else vocals
+
+    top = math.inf if refine else bandwidth(model)
+    return System(separate, model.num_parameters(), own_steps, top)
 
 
 GAIN_SECONDS = 7.0  # one best gain each
 
+# In the tables' order: what the others are held against, two oracles, the paper's systems in its order.
 SYSTEMS = {
     "mixture": lambda options: System(identity),
     "best-gain": lambda options: System(partial(at_best_gain, identity, GAIN_SECONDS)),
     "equalizer": lambda options: System(equalizer(options.training)),
     "repet": lambda options: System(partial(at_best_gain, repetition, GAIN_SECONDS)),
+    "codec-ceiling": codec_ceiling,
+    "irm": lambda options: System(baselines.load("irm").separate),
+    "instglow": partial(baseline, "instglow"),
+    "instglow-refined": partial(baseline, "instglow", refine=True),
+    "msdm": partial(baseline, "msdm"),
+    "msdm-refined": partial(baseline, "msdm", refine=True),
     "ldm-dmx": latent_diffusion,
     "ldm-dmx-refined": partial(latent_diffusion, refine="wiener"),
-    "codec-ceiling": codec_ceiling,
-    **{name: partial(baseline, name) for name in baselines.TRAINED},
-    "irm": lambda options: System(baselines.load("irm").separate),
+    "bsrnn": partial(baseline, "bsrnn"),
+    "hdemucs": partial(baseline, "hdemucs"),
 }

@@ -3,17 +3,18 @@
 import csv
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from dmxlib import evaluation, metrics, systems
+from dmxlib import baselines, evaluation, metrics, systems
 from dmxlib.data import load_tracks
+from dmxlib.errors import InputError
 from dmxlib.evaluation import silence
-from dmxlib.report import score_table
+from dmxlib.refine import wiener
 from dmxlib.systems import Options, make_system
 
 RATE = 8000
@@ -47,14 +48,21 @@ def made(rng):
 
 
 REFERENCES = ["mixture", "best-gain", "equalizer", "repet", "irm"]
+PAPERS = ["lsd", "mel_mae", "log_f0_rmse", "missed_voiced", "pesq"]
+METRICS = {
+    "sdr", "si_sdr", *PAPERS, *(f"{name}_to_bandwidth" for name in PAPERS), "csdr", "sir", "sar",
+    "stft_distance", "latent_distance", "lsd_0_250", "lsd_250_500", "lsd_500_1000", "lsd_1000_2000",
+    "lsd_2000_4000", "lsd_4000_8000", "lsd_8000_16000", "lsd_16000_22050",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def scored(toy_root, model_folder, tmp_path_factory):
+def scored(toy_root, model_folder, tiny_codec, tmp_path_factory):
     """The folder of the command's scores on the 1.2 s of the toy test song with most voice."""
     folder = tmp_path_factory.mktemp("scores")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "sung_excerpts", loudest)
+        patch.setattr(evaluation, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
         patch.setattr(evaluation, "CLIP_SECONDS", 1)
         call([*REFERENCES, "ldm-dmx", "ldm-dmx-refined", "codec-ceiling"], toy_root, folder, model_folder)
     return folder
@@ -82,11 +90,11 @@ def value(folder, system, metric):
 @pytest.mark.parametrize("system", [*REFERENCES, "ldm-dmx", "ldm-dmx-refined", "codec-ceiling"])
 def test_every_system_has_its_rows_and_facts(scored, system):
     rows = rows_of(scored, system)
-    metrics = {"sdr", "si_sdr", "lsd", "mel_mae", "log_f0_rmse", "missed_voiced"}
-    assert {row["metric"] for row in rows if row["excerpt"] != ""} == metrics
-    assert {row["metric"] for row in rows if row["excerpt"] == ""} == {"silence_db", "sung_frames_lost"}
+    whole = {"usdr", "silence_db", "sung_frames_lost"}
+    assert {row["metric"] for row in rows if row["excerpt"] != ""} == METRICS
+    assert {row["metric"] for row in rows if row["excerpt"] == ""} == whole
     assert {(row["system"], row["size"]) for row in rows} == {(system, "mini")}
-    assert all((row["dropped_reason"] == "") == (row["value"] != "nan") for row in rows if row["excerpt"])
+    assert all((row["dropped_reason"] == "") == (row["value"] != "nan") for row in rows)
     facts = json.loads((scored / f"{system}.json").read_text())
     assert facts["seconds_per_clip"] > 0 and facts["command"].startswith(
         "python -m dmxlib.evaluation mixture"
@@ -99,7 +107,21 @@ def test_those_that_see_the_vocals_come_in_order(scored):
     assert sdr("mixture") < sdr("equalizer") < sdr("irm")
     assert sdr("mixture") < sdr("best-gain") < sdr("irm")
     assert value(scored, "mixture", "silence_db") == pytest.approx(0, abs=1e-6)
-    assert value(scored, "irm", "lsd") < value(scored, "mixture", "lsd")
+    for metric in ("lsd", "mel_mae", "stft_distance", "latent_distance", "lsd_1000_2000"):
+        assert value(scored, "irm", metric) < value(scored, "mixture", metric)
+    for metric in ("pesq", "usdr"):
+        assert value(scored, "irm", metric) > value(scored, "mixture", metric)
+
+
+def test_a_systems_own_bandwidth_is_what_its_codec_gives(scored):
+    """Above the codec's 12 kHz the raw estimate is empty; the refined one and the mixture are not."""
+    facts = {name: json.loads((scored / f"{name}.json").read_text()) for name in ("ldm-dmx", "irm")}
+    assert facts["ldm-dmx"]["bandwidth"] == 12_000 and facts["irm"]["bandwidth"] is None
+    for name in ("ldm-dmx-refined", "irm"):
+        for metric in PAPERS:
+            assert value(scored, name, metric) == value(scored, name, f"{metric}_to_bandwidth")
+    reached, whole = (value(scored, "codec-ceiling", f"lsd{suffix}") for suffix in ("_to_bandwidth", ""))
+    assert reached != whole
 
 
 def test_scored_songs_are_not_scored_again(scored, toy_root, model_folder, tmp_path, monkeypatch):
@@ -126,14 +148,78 @@ def test_estimates_are_kept(toy_root, model_folder, tmp_path, monkeypatch):
     np.testing.assert_allclose(vocals + rest, track.mixture(), atol=1e-6)
 
 
-def test_report_has_a_row_for_each_system(scored):
-    lines = score_table(scored).splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    assert [line.split(" | ")[0].removeprefix("| ") for line in table[2:]] == [
-        "mixture", "best-gain", "equalizer", "repet", "ldm-dmx", "ldm-dmx-refined", "codec-ceiling", "irm",
-    ]  # fmt: skip
-    assert f" {value(scored, 'irm', 'sdr'):.3g} |" in table[-1] and "| sdr |" in table[0]
-    assert "`python -m dmxlib.evaluation mixture" in score_table(scored)
+def test_no_score_is_dropped_without_a_reason(made, tiny_codec, monkeypatch):
+    monkeypatch.setattr(evaluation, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
+    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [slice(0, RATE), slice(5 * RATE, 6 * RATE)])
+    song, system = evaluation.Song(made), systems.System(None)
+
+    def reasons(estimate):
+        rows = song.score("made", system, estimate)
+        assert all(np.isnan(row["value"]) == bool(row["dropped_reason"]) for row in rows)
+        return {(row["excerpt"], row["metric"]): row["dropped_reason"] for row in rows}
+
+    sung = reasons(made.mixture())  # which leaves no accompaniment
+    assert "never sound" in sung[0.0, "sir"] and sung[0.0, "pesq"] == "" == sung["", "usdr"]
+    assert sung[5.0, "lsd"] == sung[5.0, "pesq"] == "silent reference"
+    assert reasons(0 * made.mixture())[0.0, "si_sdr"] == "silent estimate"
+    broken = reasons(np.full_like(made.voice, np.nan))
+    assert broken[0.0, "sdr"] == broken["", "usdr"] == broken["", "silence_db"] == "estimate is not finite"
+    noise = reasons(made.rest)
+    assert noise[0.0, "log_f0_rmse"] in ("", "no frame voiced in both")
+
+
+def test_many_steps_are_timed_by_the_step(made, monkeypatch):
+    """One step takes a second of a made-up clock, and all else two."""
+    clock, calls = [0.0], []
+
+    def separate(track, steps=150):
+        calls.append(steps)
+        clock[0] += 2 + steps
+
+    monkeypatch.setattr(evaluation, "replace", lambda track, **_: track)
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: clock[0])
+    made.first = 0
+    facts = evaluation.seconds_per_clip(systems.System(separate, steps=150), made)
+    assert facts == {
+        "seconds_per_clip": 152, "seconds_std": 0, "seconds_per_step": 1, "seconds_of_one_full_run": 152,
+    }  # fmt: skip
+    assert calls.count(150) == 1
+    assert evaluation.seconds_per_clip(systems.System(partial(separate, steps=3)), made) == {
+        "seconds_per_clip": 5, "seconds_std": 0,
+    }  # fmt: skip
+
+
+def test_each_iterative_system_has_its_own_number_of_steps(model_folder):
+    options = Options(model=str(model_folder))
+    assert make_system("ldm-dmx", options).steps == systems.LDM_STEPS
+    assert make_system("ldm-dmx", replace(options, steps=4)).steps == 4
+    assert make_system("mixture", replace(options, steps=4)).steps is None
+
+
+@pytest.fixture
+def shipped_instglow(tmp_path, monkeypatch):
+    """An InstGlow with random weights where the trained ones are looked for."""
+    torch.manual_seed(0)
+    model = baselines.load("instglow").Model(blocks=1, hidden=4, chunk_samples=65_536)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "instglow-mini")
+    monkeypatch.setattr(systems, "PRETRAINED", tmp_path)
+
+
+def test_a_baseline_is_loaded_and_refined_like_ldm_dmx(shipped_instglow, made):
+    raw, refined = (make_system(name, Options(steps=2)) for name in ("instglow", "instglow-refined"))
+    assert raw.steps == refined.steps == 2 and make_system("instglow", Options()).steps == 150
+    assert raw.bandwidth == 11_025 and np.isinf(refined.bandwidth)
+    assert not np.array_equal(raw.separate(made, steps=1), raw.separate(made))
+    expected = wiener(made.mixture(), raw.separate(made), RATE, 11_025)
+    np.testing.assert_array_equal(refined.separate(made), expected)
+
+
+@pytest.mark.parametrize("name", ["msdm", "msdm-refined", "bsrnn", "hdemucs"])
+def test_a_baseline_without_weights_says_what_to_do(shipped_instglow, name):
+    with pytest.raises(InputError, match=f"has no trained weights.*mini_{name.split('-')[0]}.yaml"):
+        make_system(name, Options())
 
 
 @pytest.mark.parametrize(
@@ -204,8 +290,10 @@ def test_held_out_ends_are_scored_and_not_learned_from(toy_root):
     assert not {song.name for song in evaluation.load_songs(toy_root, 0)[1]} & {song.name for song in songs}
 
 
-def test_a_difference_between_the_channels_is_not_scored(made):
+def test_a_difference_between_the_channels_is_not_scored(made, tiny_codec, monkeypatch):
+    monkeypatch.setattr(evaluation, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
+    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [slice(0, RATE)])
     side = np.stack([made.rest[0], -made.rest[0]])
-    pitch = metrics.f0(made.voice[:, :RATE], RATE)
-    figures = evaluation.score(made.voice[:, :RATE], (made.voice + side)[:, :RATE], RATE, pitch)
+    rows = evaluation.Song(made).score("made", systems.System(None), made.voice + side)
+    figures = {row["metric"]: row["value"] for row in rows if row["excerpt"] == 0}
     assert figures["sdr"] > 60 and figures["lsd"] < 0.1

@@ -1,9 +1,12 @@
-"""Every score against a closed form or a property that a wrong formula would break."""
+"""Every score against a closed form, the library it stands on, or a property that a wrong formula breaks."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from scipy.signal import butter, sosfiltfilt
 
 from dmxlib import metrics
 from dmxlib.metrics import RATE, f0, f0_error, log_f0_rmse, lsd, mel_mae, sdr, si_sdr, voiced_mask
@@ -140,6 +143,165 @@ def test_the_mask_keeps_its_frames_only(metric):
         metric(reference, estimate, RATE, mask[:-1])
 
 
+def test_a_band_keeps_what_lies_in_it():
+    reference = noise()
+    estimate = sosfiltfilt(butter(12, 8000, fs=RATE, output="sos"), reference)
+    for metric, full in ((lsd, 1.0), (mel_mae, 2.0)):
+        assert metric(reference, estimate, RATE, band=(0, 6000)) < 0.05
+        assert metric(reference, estimate, RATE, band=(11_000, 22_050)) > metric(reference, estimate, RATE)
+        assert metric(reference, estimate, RATE) > full
+        everything = metric(reference, estimate, RATE, band=(0, RATE))
+        assert everything == metric(reference, estimate, RATE)
+
+
+def test_octaves_add_up_to_the_spectrum():
+    reference, estimate = noise(2048 / RATE), noise(2048 / RATE, seed=1)
+    edges = metrics.OCTAVES_HZ
+    bins = np.histogram(np.arange(1025) * RATE / 2048, edges)[0]
+    frames = 5
+    octaves = [lsd(reference, estimate, RATE, only(f, frames), band) ** 2
+               for f in range(frames) for band in zip(edges, edges[1:], strict=False)]  # fmt: skip
+    whole = [lsd(reference, estimate, RATE, only(f, frames)) ** 2 for f in range(frames)]
+    np.testing.assert_allclose(np.reshape(octaves, (frames, -1)) @ bins / bins.sum(), whole, rtol=1e-5)
+
+
+def only(frame, frames):
+    return np.arange(frames) == frame
+
+
+def test_low_pass_keeps_what_lies_below():
+    low, high = tone(440.0), 0.2 * np.sin(2 * np.pi * 9000 * np.arange(RATE) / RATE)
+    inside = slice(2000, -2000)  # of the filter's ends
+    np.testing.assert_allclose(metrics.low_pass(low + high, RATE, 8000)[:, inside], low[:, inside], atol=1e-4)
+    assert metrics.low_pass(low, RATE, RATE / 2) is low
+
+
+# stft_distance
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0])
+def test_stft_distance_of_a_gain(gain):
+    reference = noise()
+    expected = abs(1 - gain) + abs(math.log(gain))
+    assert metrics.stft_distance(reference, gain * reference, RATE) == pytest.approx(expected, rel=1e-3)
+    louder = metrics.stft_distance(100 * reference, 100 * gain * reference, RATE)
+    assert louder == pytest.approx(expected, rel=1e-3)
+
+
+def test_stft_distance_by_torchs_stft():
+    """Against the formula on another library's STFT: a voice an octave off, nothing near the floor."""
+    reference, estimate = (tone(hertz) + noise(deviation=0.01) for hertz in (220.0, 440.0))
+    distances = []
+    for size, hop, window in ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)):
+        a, b = (
+            torch.stft(
+                torch.from_numpy(wave.mean(axis=0)), size, hop, window, torch.hann_window(window).double(),
+                pad_mode="constant", return_complex=True,
+            ).abs()
+            for wave in (reference, estimate)
+        )  # fmt: skip
+        distances.append(((a - b).norm() / a.norm() + (a.log() - b.log()).abs().mean()).item())
+    found = metrics.stft_distance(reference, estimate, RATE)
+    assert found == pytest.approx(np.mean(distances), rel=1e-3)
+
+
+# bss_eval
+
+
+def test_bss_eval_is_musevals_of_vocals_and_accompaniment():
+    import museval
+
+    vocals, rest, error = noise(2.0), noise(2.0, seed=1), noise(2.0, seed=2)
+    estimate = vocals + 0.1 * rest + 0.05 * error
+    found = metrics.bss_eval(vocals, estimate, vocals + rest, RATE)
+    sources = (
+        np.stack([voice.mean(axis=0), (vocals + rest - voice).mean(axis=0)])[..., None]
+        for voice in (vocals, estimate)
+    )
+    csdr, _, sir, sar = (np.median(figures[0]) for figures in museval.evaluate(*sources, win=RATE, hop=RATE))
+    assert found == pytest.approx({"csdr": csdr, "sir": sir, "sar": sar}, abs=0.01)
+    assert found["sir"] == pytest.approx(20, abs=0.3)
+    assert found["csdr"] == pytest.approx(-10 * math.log10(0.1**2 + 0.05**2), abs=0.1)
+    assert found["sar"] == pytest.approx(10 * math.log10(1.01 / 0.05**2), abs=0.3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_bss_eval_leaves_out_silent_frames():
+    vocals, rest = noise(3.0), noise(3.0, seed=1)
+    vocals[:, :RATE] = 0.0
+    estimate = vocals + 0.1 * rest
+    assert metrics.bss_eval(vocals, estimate, vocals + rest, RATE)["sir"] == pytest.approx(20, abs=0.5)
+    for nothing in (vocals, vocals + rest):  # no accompaniment; none left by the estimate
+        assert np.isnan(list(metrics.bss_eval(vocals, nothing, nothing, RATE).values())).all()
+
+
+# pesq
+
+
+def speech(seconds=2.0):
+    """A tone that comes and goes."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    return tone(220.0, seconds) * (np.sin(2 * np.pi * 1.5 * time) > -0.5)
+
+
+def test_pesq_of_the_truth_is_the_top_of_its_scale():
+    assert metrics.pesq(speech(), speech(), RATE) == pytest.approx(
+        0.999 + 4 / (1 + math.exp(3.8224 - 1.3669 * 4.5))
+    )
+
+
+def test_pesq_is_the_packages():
+    """A frozen value of the package, 0.0.4, from two waves at 16 kHz; gain is nothing to it."""
+    voice, dirty = (wave[:, :32_000] for wave in (speech(), speech() + 0.02 * tone(440.0, 2.0)))
+    assert metrics.pesq(voice, dirty, 16_000) == pytest.approx(2.6116, abs=1e-3)
+    assert metrics.pesq(voice, 0.1 * dirty, 16_000) == pytest.approx(2.6116, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_pesq_of_bad_data_is_nan():
+    good = speech()
+    for pair in [
+        (0 * good, good),
+        (good, 0 * good),
+        (good, 1e-44 * good),
+        (good, np.full_like(good, np.nan)),
+    ]:
+        assert math.isnan(metrics.pesq(*pair, RATE))
+    assert math.isnan(metrics.pesq(good[:, : RATE // 5], good[:, : RATE // 5], RATE))
+    assert math.isnan(metrics.pesq(good[:, :0], good[:, :0], RATE))
+    bursts = np.tile(good[:, RATE // 2 : 3 * RATE // 2] * (np.arange(RATE) < RATE // 3), 70)
+    assert math.isnan(metrics.pesq(bursts, bursts, RATE))  # the package would crash
+
+
+# latent_distance
+
+
+def coder(channels=1, gain=1.0):
+    """A codec whose latents are the samples."""
+    config = SimpleNamespace(sampling_rate=RATE)
+    return SimpleNamespace(config=config, channels=channels, encode=lambda wave: gain * wave)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_latent_distance_is_the_latents_rms_difference(channels):
+    reference = noise()
+    estimate = reference + 0.3
+    codec = coder(channels, gain=2.0)
+    assert metrics.latent_distance(reference, estimate, RATE, codec, 1000) == pytest.approx(0.6, rel=1e-4)
+    estimate[:, 44_000:] = 9.0  # past the last whole chunk
+    assert metrics.latent_distance(reference, estimate, RATE, codec, 1000) == pytest.approx(0.6, rel=1e-4)
+    half = metrics.latent_distance(reference[:, :500], reference[:, :500] + 0.3, RATE, codec, 1000)
+    assert half == pytest.approx(0.6 / math.sqrt(2), rel=1e-4)  # the other half is silence in both
+
+
+def test_latent_distance_of_a_codec(tiny_codec):
+    voice, other, chunk = tone(220.0), tone(330.0), 16 * tiny_codec.hop_length
+    distance = [
+        metrics.latent_distance(voice, wave, RATE, tiny_codec, chunk) for wave in (voice, 0.5 * voice, other)
+    ]
+    assert distance[0] == 0 and distance[1] < 1e-3 < 0.1 < distance[2]
+
+
 # f0, voiced_mask and log_f0_rmse
 
 
@@ -217,6 +379,26 @@ def test_waveform_scores_of_bad_data_are_nan():
 
 
 @pytest.mark.filterwarnings("error")
+def test_other_distances_of_bad_data_are_nan(tiny_codec):
+    good, short = noise(1.1), noise(0.01)
+    broken = np.full_like(good, np.nan)
+    for reference, estimate in [
+        (broken, good),
+        (good, broken),
+        (0 * good, good),
+        (short[:, :0], short[:, :0]),
+    ]:
+        assert math.isnan(metrics.stft_distance(reference, estimate, RATE))
+        assert math.isnan(metrics.latent_distance(reference, estimate, RATE, tiny_codec, 5120))
+        found = metrics.bss_eval(reference, estimate, reference + 0.5, RATE)
+        assert np.isnan(list(found.values())).all()
+    assert math.isnan(metrics.stft_distance(short, short, RATE))
+    assert np.isnan(list(metrics.bss_eval(short, short, short, RATE).values())).all()
+    assert metrics.stft_distance(good, 0 * good, RATE) > 1
+    assert metrics.latent_distance(good, 0 * good, RATE, tiny_codec, 5120) > 0.1
+
+
+@pytest.mark.filterwarnings("error")
 def test_f0_of_bad_data_is_unvoiced(gapped):
     audio, pitch = gapped
     for bad in (np.zeros_like(audio), np.full_like(audio, np.nan)):
@@ -229,7 +411,9 @@ def test_f0_of_bad_data_is_unvoiced(gapped):
     assert all(math.isnan(number) for number in log_f0_rmse(audio[:, :10], audio[:, :10], RATE))
 
 
-@pytest.mark.parametrize("metric", [sdr, si_sdr, lsd, mel_mae, log_f0_rmse])
+@pytest.mark.parametrize(
+    "metric", [sdr, si_sdr, lsd, mel_mae, log_f0_rmse, metrics.pesq, metrics.stft_distance]
+)
 def test_shapes_must_agree(metric):
     rate = () if metric in (sdr, si_sdr) else (RATE,)
     audio = noise(0.1)

@@ -38,6 +38,7 @@ SMALL = {
         overlaps=[0.0, 0.5],
         seeds=[0, 1],
     ),
+    "05_objective_table": dict(systems=["mixture", "irm"]),
     "06_listening_test": dict(recordings=1, seconds=1.2),
 }
 WRITES = {
@@ -46,6 +47,7 @@ WRITES = {
     "02_latent_diffusion": ["noise.png", "errors.csv"],
     "03_training": ["brief_run/log.jsonl", "brief_run/model/model_index.json"],
     "04_sampling": ["steps.csv", "overlaps.csv", "uncertainty.png"],
+    "05_objective_table": ["scores/irm.csv", "table2.md", "table2.png", "speed.png"],
     "06_listening_test": ["test/key.json", "analysis/table3.md", "listeners.csv"],
 }
 

@@ -230,7 +230,7 @@ def table2(folder) -> str:
     parts = [
         "# Table II\n\n## Ours",
         f"Medians over {scored(rows)}, in brackets the 95 % bootstrap interval over the excerpts, which "
-        "knows nothing of other songs. LSD, Mel-MAE and log-F0 RMSE on the reference's voiced frames, PESQ on "
+        "knows nothing of other songs. LSD, Mel-MAE and log-F0 RMSE on the true voiced frames, PESQ on "
         f"whole excerpts. Time: 12 s of stereo on {machines}. T: sampling steps. ◇ sees the true vocals. "
         "Drawn by `python -m dmxlib.report`; scores made by",
         commands(facts),

@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--duration", type=float, default=None, metavar="S", help="stop after so many seconds"
     )
     parser.add_argument(
-        "--steps", type=int, default=20, help="sampling steps: more take longer; must divide 1000"
+        "--steps", type=int, default=1, help="sampling steps: more take longer; must divide 1000"
     )
     parser.add_argument("--eta", type=float, default=0.0, help="fresh noise in every step, 0 (none) to 1")
     parser.add_argument(

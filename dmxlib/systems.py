@@ -17,11 +17,10 @@ from dmxlib import audio, baselines
 from dmxlib.codec import PRETRAINED
 from dmxlib.data import Track
 from dmxlib.errors import InputError
-from dmxlib.pipeline import VocalSeparationPipeline, encode_pair
+from dmxlib.pipeline import STEPS, VocalSeparationPipeline, encode_pair
 from dmxlib.refine import wiener
 
 Separator = Callable[[Track], np.ndarray]
-LDM_STEPS = 20  # of LDM-dmx, where nobody asks for another number
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def istft(spectrum: torch.Tensor, frames: int) -> np.ndarray:
 
 def latent_diffusion(options: Options, refine: str | None = None) -> System:
     """The pipeline, raw or refined."""
-    pipeline, own_steps = load_pipeline(options), options.steps or LDM_STEPS
+    pipeline, own_steps = load_pipeline(options), options.steps or STEPS
 
     def separate(track, steps=own_steps):
         generator = torch.Generator().manual_seed(options.seed)

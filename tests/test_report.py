@@ -40,7 +40,7 @@ def scores(tmp_path):
     for steps in (10, 4):
         quicker = facts | {"steps": steps, "seconds_per_clip": steps / 8}
         write(
-            tmp_path / "steps" / str(steps), "ldm-dmx", {name: [float(steps)] for name in METRICS}, **quicker
+            folder / "steps" / str(steps), "ldm-dmx", {name: [float(steps)] for name in METRICS}, **quicker
         )
     return folder
 

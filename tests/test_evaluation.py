@@ -14,6 +14,7 @@ from dmxlib import baselines, evaluation, metrics, systems
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
 from dmxlib.evaluation import silence
+from dmxlib.pipeline import STEPS
 from dmxlib.refine import wiener
 from dmxlib.systems import Options, make_system
 
@@ -191,7 +192,7 @@ def test_many_steps_are_timed_by_the_step(made, monkeypatch):
 
 def test_each_iterative_system_has_its_own_number_of_steps(model_folder):
     options = Options(model=str(model_folder))
-    assert make_system("ldm-dmx", options).steps == systems.LDM_STEPS
+    assert make_system("ldm-dmx", options).steps == STEPS
     assert make_system("ldm-dmx", replace(options, steps=4)).steps == 4
     assert make_system("mixture", replace(options, steps=4)).steps is None
 

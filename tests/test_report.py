@@ -39,9 +39,7 @@ def scores(tmp_path):
     write(folder, "ldm-dmx", values, "no reason", **facts)
     for steps in (10, 4):
         quicker = facts | {"steps": steps, "seconds_per_clip": steps / 8}
-        write(
-            folder / "steps" / str(steps), "ldm-dmx", {name: [float(steps)] for name in METRICS}, **quicker
-        )
+        write(folder / "steps" / str(steps), "ldm-dmx", {name: [float(steps)] for name in METRICS}, **quicker)
     return folder
 
 

@@ -355,3 +355,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     short, long = (float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak"))
     assert sf.info(tmp_path / "separated" / "model" / "long" / "vocals.wav").frames == 24 * 60 * 8000
     assert long - short < 60
+
+
+def test_the_command_line_takes_the_pipelines_number_of_steps():
+    assert separate.make_parser().get_default("steps") == pipeline.STEPS

@@ -193,7 +193,7 @@ class VocalSeparationPipeline(DiffusionPipeline):
         wave = self.codec.decode(latents[:, :-1])
         levels = level.from_channel(latents[:, -1:])
         if self.config.level_rule == "projected":
-            return level.project(level.gate(wave, levels), mixture)
+            return level.gate(level.project(wave, mixture), levels)
         return level.apply_levels(wave, levels, level.rms(mixture), self.codec.hop_length)
 
 

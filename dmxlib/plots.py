@@ -250,21 +250,22 @@ def speed(ours, sweeps, paper, metrics: dict[str, str]):
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 0.8 + 3 * len(metrics)), layout="constrained")
+    figure = Figure(figsize=(11, 1.6 + 2.8 * len(metrics)), layout="constrained")
     panels = figure.subplots(len(metrics), 2, sharex="col", squeeze=False)
     for (metric, title), row in zip(metrics.items(), panels, strict=True):
-        for axes, frame, block in zip(row, (ours, paper), ("ours", "the paper's"), strict=True):
-            for name, point in frame.dropna(subset=["seconds", metric]).iterrows():
-                axes.plot(point.seconds, point[metric], "o")
-                axes.annotate(name, (point.seconds, point[metric]), (6, 4), textcoords="offset points")
-            axes.set(xscale="log", title=block, ylabel=title)
-            axes.margins(x=0.35, y=0.2)  # room for the names
+        for axes, frame in zip(row, (ours, paper), strict=True):
+            for name, point in frame.dropna(subset="seconds").iterrows():
+                axes.plot(point.seconds, point[metric], "o", label=name)
+            axes.set(xscale="log", ylabel=title)
+            axes.margins(0.1)
             axes.grid(alpha=0.3)
         for _, runs in sweeps.groupby("system", sort=False):
             row[0].plot(runs.seconds, runs[metric], ".-", color="0.6", linewidth=1, zorder=0)
             for run in runs.itertuples():
                 place = run.seconds, getattr(run, metric)
                 row[0].annotate(f"T={run.steps}", place, (0, -11), textcoords="offset points", fontsize=8)
+    for axes, block in zip(panels[0], ("ours", "the paper's"), strict=True):
+        axes.legend(title=block, loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=3, frameon=False)
     for axes in panels[-1]:
         axes.set_xlabel("seconds for 12 s of audio")
     return figure

@@ -2,7 +2,7 @@
 
 Two rules. "drawn": a level channel stands beside the latents, the U-Net draws it as well, and the decoded
 wave follows it frame by frame. "projected": one gain a chunk, the least-squares fit of the estimate's STFT
-magnitudes to the mixture's over the bins that it dominates, after the drawn level has shut a gate where
+magnitudes to the mixture's over the bins that it dominates, and a gate that the drawn level shuts where
 nobody sings. It is the better one on held-out songs: results/level/ compares them.
 """
 

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import dmxlib.pipeline
-from dmxlib import audio, baselines, fast_codec, plots, separate
+from dmxlib import audio, baselines, fast_codec, plots, report, separate
 from dmxlib.baselines.base import new_model
 from dmxlib.codec import OFFICIAL, Codec
 from dmxlib.config import from_values, read_yaml
@@ -347,8 +347,8 @@ def ratios(table: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """A table with three figures a number."""
-    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
-    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+    lines = [list(map(_cell, line)) for line in table.itertuples(index=False)]
+    return report.markdown(list(table.columns), lines)
 
 
 def _cell(value):

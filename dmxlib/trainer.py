@@ -30,7 +30,9 @@ from tqdm import tqdm
 from dmxlib.config import write_yaml
 from dmxlib.data import seeded_generator
 from dmxlib.errors import InputError
+from dmxlib.muon import Muon
 
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 150, a diverged model all
 # The files of a checkpoint, the marker last. Not Accelerate's own: it opens any pickle in the place of the
 # averages, and cannot load what several processes saved.
@@ -48,6 +50,7 @@ class TrainerConfig:
     max_train_steps: int = 1000
     train_batch_size: int = 4
     gradient_accumulation_steps: int = 1
+    optimizer: str = "adamw"
     learning_rate: float = 1e-4
     lr_warmup_steps: int = 100
     adam_beta2: float = 0.99
@@ -106,7 +109,9 @@ class Run:
         if len(loader) < accelerator.num_processes:
             raise InputError(f"{len(dataset)} training items are less than one batch; prepare more data.")
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
+        if config.optimizer not in OPTIMIZERS:
+            raise InputError(f"optimizer is {config.optimizer}; choose {' or '.join(OPTIMIZERS)}.")
+        optimizer = OPTIMIZERS[config.optimizer](
             self.parameters,
             config.learning_rate,
             betas=(0.9, config.adam_beta2),

@@ -174,7 +174,9 @@ def test_without_averages_the_last_weights_are_saved(config, fit, tmp_path):
     assert torch.equal(saved["linear.weight"], module.linear.weight)
 
 
-@pytest.mark.parametrize("setting", [{"mixed_precision": "fp16"}, {"train_batch_size": 11}])
+@pytest.mark.parametrize(
+    "setting", [{"mixed_precision": "fp16"}, {"train_batch_size": 11}, {"optimizer": "sgd"}]
+)
 def test_settings_that_cannot_work_are_refused(config, fit, setting):
     with pytest.raises(InputError):
         fit(replace(config, **setting))
@@ -242,10 +244,10 @@ def broken_off(config, fit):
     return run
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("setting", [{}, {"gradient_accumulation_steps": 2}, {"optimizer": "muon"}])
 @pytest.mark.parametrize("step", [1, 5, 9])
-def test_resumed_run_equals_the_unbroken_one(config, fit, broken_off, tmp_path, accumulation, step):
-    config = replace(config, max_train_steps=12, gradient_accumulation_steps=accumulation, validation_steps=5)
+def test_resumed_run_equals_the_unbroken_one(config, fit, broken_off, tmp_path, setting, step):
+    config = replace(config, max_train_steps=12, validation_steps=5, **setting)
     unbroken = replace(config, output_dir=str(tmp_path / "unbroken"))
     expected = fit(unbroken)
     module = fit(broken_off(step, config))

@@ -121,7 +121,7 @@ class CodecStep(torch.nn.Module):
         (Path(folder) / "quantizer.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
-FITTED_EXCERPTS = 512  # of the training set, that the quantiser is fitted to
+FITTED_EXCERPTS = 1024  # of the training set, that the quantiser is fitted to
 
 
 class Adversary(torch.nn.Module):

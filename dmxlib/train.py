@@ -43,6 +43,7 @@ class TrainConfig(TrainerConfig):
     kernel_size: int = 3
     first_injection: int = 0
     attention_from: int = 4
+    mask_channels: int = 0
     fourier_channels: int = 256
     time_channels: int = 256
 
@@ -122,6 +123,7 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
         kernel_size=config.kernel_size,
         first_injection=config.first_injection,
         attention_from=config.attention_from,
+        mask_channels=config.mask_channels,
         fourier_channels=config.fourier_channels,
         time_channels=config.time_channels,
     )

@@ -46,7 +46,7 @@ def test_forward(unet, timestep):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, dict(blocks_per_level=2, kernel_size=5), dict(first_injection=4)])
+@pytest.mark.parametrize("options", [{}, dict(blocks_per_level=2, kernel_size=5), dict(first_injection=4), dict(mask_channels=6)])
 @pytest.mark.parametrize("frames", [4, 20, 64])
 def test_lengths(options, frames):
     unet = make_unet(**options)
@@ -99,6 +99,27 @@ def test_condition_reaches_every_injected_level(unet):
     assert torch.equal(*outputs)
 
 
+def test_mask_adds_to_the_output_what_it_leaves_of_the_mixture(unet):
+    masked = make_unet(mask_channels=6)
+    missing, unexpected = masked.load_state_dict(unet.state_dict(), strict=False)
+    assert missing and not unexpected and all(name.startswith("mask.") for name in missing)
+    sample, condition = inputs()
+    output = masked(sample, 500, condition).sample
+    assert torch.equal(masked(sample, 500, masked.mixture_halves(condition, 32)).sample, output)
+    masked.mask.out.bias.data.zero_()
+    for part in (masked.mask.mask, masked.mask.basis, masked.mask.out):
+        weights = {name: weight.clone() for name, weight in part.state_dict().items()}
+        for weight in part.parameters():
+            weight.data.zero_()  # nothing is let through
+        torch.testing.assert_close(masked(sample, 500, condition).sample, unet(sample, 500, condition).sample)
+        part.load_state_dict(weights)
+    constant = masked.mask.mask  # a mask of ones: a linear map of the mixture, whatever the features are
+    constant.weight.data.zero_()
+    constant.bias.data.fill_(1)
+    added = masked(sample, 500, condition).sample - unet(sample, 500, condition).sample
+    torch.testing.assert_close(added, masked.mask.out(masked.mask.basis(condition)), atol=1e-5, rtol=1e-5)
+
+
 def test_film_scales_and_shifts_each_block(unet):
     sample, condition = inputs()
     blocks = [module for module in unet.modules() if hasattr(module, "film")]
@@ -111,14 +132,15 @@ def test_film_scales_and_shifts_each_block(unet):
             half -= 1
 
 
-def test_every_trained_weight_has_a_gradient(unet):
+@pytest.mark.parametrize("mask_channels", [0, 6])
+def test_every_trained_weight_has_a_gradient(mask_channels):
+    unet = make_unet(mask_channels=mask_channels)
     sample, condition = inputs()
     unet(sample, torch.tensor([5, 900]), condition).sample.square().mean().backward()
     trained = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in trained.values())
     frozen = {name for name, _ in unet.named_parameters()} - trained.keys()
     assert frozen == {"time_proj.weight"}  # random Fourier frequencies
-    unet.zero_grad()
 
 
 @torch.no_grad()
@@ -131,7 +153,7 @@ def test_save_and_load(unet, tmp_path):
         assert not loaded.training
         assert all(loaded.config[key] == value for key, value in TINY.items() if key != "level_channels")
     config = json.loads((tmp_path / "config.json").read_text())
-    assert {key for key in config if not key.startswith("_")} == {*TINY, "kernel_size"}
+    assert {key for key in config if not key.startswith("_")} == {*TINY, "kernel_size", "mask_channels"}
 
 
 def count(**options):

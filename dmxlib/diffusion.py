@@ -32,14 +32,21 @@ def make_scheduler() -> DDIMScheduler:
     )
 
 
-def v_loss(unet, latents: torch.Tensor, condition: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def v_loss(
+    unet,
+    latents: torch.Tensor,
+    condition: torch.Tensor,
+    generator: torch.Generator,
+    t_power: float = 1.0,
+) -> torch.Tensor:
     """E || v_hat(z_t, t, c) - v_t ||^2 with v_t = alpha_t eps - sigma_t z_0, latents (batch, channels, F).
 
-    t is uniform, stratified over the batch: the loss varies more with t than with anything else.
+    t is 1 - u^t_power with u uniform, stratified over the batch: the loss varies more with t than with
+    anything else. The paper's is 1; more draws t nearer to pure noise, all that a single step sees.
     """
     batch = len(latents)
     offsets = torch.rand(batch, generator=generator, device=latents.device)
-    t = (torch.arange(batch, device=latents.device) + offsets) / batch
+    t = 1 - (1 - (torch.arange(batch, device=latents.device) + offsets) / batch) ** t_power
     noise = torch.randn(latents.shape, generator=generator, device=latents.device)
     alpha, sigma = (amplitude[:, None, None] for amplitude in alpha_sigma(t))
     v = alpha * noise - sigma * latents

@@ -9,6 +9,7 @@ mixture's samples, at a small learning rate.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dmxlib import baselines
@@ -18,6 +19,7 @@ from dmxlib.data import seeded_generator
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.latents import CachedPairs, checksum, encode_batch, pairs_of
+from dmxlib.metrics import si_sdr
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.plots import save_spectrograms
 from dmxlib.trainer import TrainerConfig, make_accelerator, train
@@ -32,6 +34,7 @@ class TrainConfig(TrainerConfig):
     pretrained_model_name_or_path: str | None = None
     codec: str = "data/runs/mini_codec/model"
     train_conditioner: bool = False
+    t_power: float = 1.0
     latent_cache: str | None = None
     data_root: str | list = "data/toy"
     pairs: int = 1024
@@ -56,13 +59,20 @@ class TrainStep(torch.nn.Module):
 
     Args:
         validation: a dataset of fixed pairs, as the training one's.
+        t_power: how t is drawn, see `v_loss`.
     """
 
-    def __init__(self, pipeline: VocalSeparationPipeline, train_conditioner: bool, validation):
+    def __init__(
+        self,
+        pipeline: VocalSeparationPipeline,
+        train_conditioner: bool,
+        validation,
+        t_power: float = 1.0,
+    ):
         super().__init__()
         self._pipeline = (pipeline,)  # a tuple hides it from torch.nn.Module
         self.unet = pipeline.unet
-        self.train_conditioner = train_conditioner
+        self.train_conditioner, self.t_power = train_conditioner, t_power
         if train_conditioner:
             self.conditioner = pipeline.conditioner
         pipeline.codec.requires_grad_(False)
@@ -76,7 +86,7 @@ class TrainStep(torch.nn.Module):
     def forward(self, batch, generator):
         """The v loss of a batch of {"latents", "condition" or "mixture"}, or of waves."""
         latents, condition = self.encode(batch)
-        return v_loss(self.unet, latents, condition, generator)
+        return v_loss(self.unet, latents, condition, generator, self.t_power)
 
     def encode(self, batch):
         """A batch from the cache or of waves -> what to draw (batch, dimension + 1, F) and the condition."""
@@ -87,19 +97,21 @@ class TrainStep(torch.nn.Module):
         return batch["latents"], batch["condition"]
 
     def validate(self, picture: Path):
-        """Mean loss on the validation pairs with fixed noise; draws the first beside the true one."""
-        device, losses = next(self.parameters()).device, []
+        """Mean loss on the validation pairs with fixed noise, and the median SI-SDR in dB of what is drawn
+        for them against the true latents, both decoded; plots the first."""
+        device, losses, si_sdrs = next(self.parameters()).device, [], []
         for number, item in enumerate(self._validation):
-            pair = self.encode({key: value[None].to(device) for key, value in item.items()})
+            latents, condition = self.encode({key: value[None].to(device) for key, value in item.items()})
             # one pair at eight t, with the same noise at every validation
-            latents, condition = (tensor.expand(8, -1, -1) for tensor in pair)
-            losses.append(v_loss(self.unet, latents, condition, seeded_generator(1, number, device=device)))
+            pair = (tensor.expand(8, -1, -1) for tensor in (latents, condition))
+            losses.append(v_loss(self.unet, *pair, seeded_generator(1, number, device=device)))
+            drawn = self.pipeline.sample(condition, generator=torch.Generator().manual_seed(number))
+            waves = self.pipeline.codec.decode(torch.cat([latents, drawn])[:, :-1]).cpu().numpy()
+            si_sdrs.append(si_sdr(*waves))
             if number == 0:
-                drawn = self.pipeline.sample(condition[:1], generator=torch.Generator().manual_seed(0))
-                waves = self.pipeline.codec.decode(torch.cat([latents[:1], drawn])[:, :-1]).cpu().numpy()
-        titles = dict(zip(("true latents", "drawn latents"), waves, strict=True))
-        save_spectrograms(picture, titles, self.pipeline.codec.config.sampling_rate)
-        return {"loss": torch.stack(losses).mean().item()}
+                titles = dict(zip(("true latents", "drawn latents"), waves, strict=True))
+                save_spectrograms(picture, titles, self.pipeline.codec.config.sampling_rate)
+        return {"loss": torch.stack(losses).mean().item(), "si_sdr": float(np.median(si_sdrs))}
 
     def save(self, folder):
         """Save the pipeline."""
@@ -150,7 +162,7 @@ def make_training(config: TrainConfig, device) -> tuple[TrainStep, torch.utils.d
     config.chunk_frames = pipeline.config.chunk_frames  # a saved system keeps its own
     training, validation = make_datasets(config, pipeline.codec)
     pipeline.to(device)
-    return TrainStep(pipeline, config.train_conditioner, validation), training
+    return TrainStep(pipeline, config.train_conditioner, validation, config.t_power), training
 
 
 @exit_on_input_error

@@ -151,6 +151,13 @@ def test_t_is_stratified_over_the_batch():
     assert (8 * times).frac().std() == pytest.approx(1 / math.sqrt(12), abs=0.03)  # uniform in its part
 
 
+def test_power_moves_t_towards_noise():
+    network = Network(torch.tanh)
+    v_loss(network, draw(8, 2, 4), draw(), generator(0), t_power=4.0)
+    edges = 1 - (1 - torch.arange(9.0) / 8) ** 4
+    assert (edges[:-1] <= network.t).all() and (network.t <= edges[1:]).all()
+
+
 def test_sample_has_the_amplitudes_of_its_t():
     network, latents = Network(torch.tanh), torch.ones(8, 16, 256)
     v_loss(network, latents, draw(), generator(0))

@@ -1,0 +1,111 @@
+"""Compare trainings: `python -m dmxlib.ablation FILE` runs the variants of a YAML file, a row of a CSV each.
+
+The file names the command that trains, its config, what all variants share and what each one changes:
+
+    train: dmxlib/train.py
+    config: dmxlib/configs/mini_stage1.yaml
+    shared: {max_train_steps: 100, data_root: data/toy}
+    variants:
+        - {}
+        - {mask_channels: 0}
+    held_out: 40    # of a separator: scored as well, on the last 40 s of the album's training songs
+    results: results/training/ablations.csv    # runs land in data/runs/ablations/<results' name>/<variant>
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from dmxlib.config import from_values, read_yaml
+from dmxlib.errors import InputError, exit_on_input_error
+
+RUNS = Path("data/runs/ablations")
+SCORED = ("ldm-dmx", "ldm-dmx-refined")
+METRICS = ("sdr", "si_sdr", "lsd", "mel_mae", "silence_db")
+
+
+@dataclass
+class Comparison:
+    """The keys of the YAML file."""
+
+    train: str = "dmxlib/train.py"
+    config: str = "dmxlib/configs/mini_stage1.yaml"
+    shared: dict = field(default_factory=dict)
+    variants: list = field(default_factory=list)
+    held_out: float = 0.0
+    results: str = "results/training/ablations.csv"
+
+
+def compare(comparison: Comparison) -> None:
+    """Train what has no row yet, in the file's order; a run that was broken off is resumed.
+
+    Columns: variant, command, steps, minutes, the last validation's figures, and with `held_out` the medians
+    of METRICS, raw and refined. Raises InputError where a command fails.
+    """
+    table = Path(comparison.results)
+    rows = pd.read_csv(table).to_dict("records") if table.exists() else []
+    for changes in tqdm(comparison.variants, desc=table.stem, unit="variant"):
+        name = ",".join(f"{key}={value}" for key, value in changes.items()) or "base"
+        if name in {row["variant"] for row in rows}:
+            continue
+        folder = RUNS / table.stem / name.replace("/", "-")
+        command = [comparison.train, "--config", comparison.config, "--output_dir", str(folder)]
+        for key, value in (comparison.shared | changes).items():
+            command += [f"--{key}", json.dumps(value) if isinstance(value, list) else str(value)]
+        run([*command, "--resume_from_checkpoint", "latest"])
+        figures = {"variant": name, "command": shlex.join(["python", *command]), **training_figures(folder)}
+        if comparison.held_out:
+            figures |= held_out_scores(folder, comparison)
+        rows.append(figures)
+        table.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(table.with_suffix(".part"), index=False)
+        os.replace(table.with_suffix(".part"), table)
+
+
+def training_figures(folder: Path) -> dict:
+    """Steps, minutes and the last validation of a run's log."""
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    validation = [record for record in log if any(key.startswith("validation_") for key in record)][-1]
+    figures = {key: value for key, value in validation.items() if key.startswith("validation_")}
+    minutes = (log[-1]["time"] - log[0]["time"]) / 60
+    return {"steps": log[-1]["step"], "minutes": round(minutes, 1)} | figures
+
+
+def held_out_scores(folder: Path, comparison: Comparison) -> dict:
+    """Medians of the separator's scores on the ends of the album's training songs."""
+    scores = folder / "scores"
+    held_out = ["--held-out", str(comparison.held_out), "--data", "data/everything-is-free"]
+    run(["-m", "dmxlib.evaluation", *SCORED, "--model", f"{folder}/model", *held_out, "--out", str(scores)])
+    table = pd.concat([pd.read_csv(scores / f"{system}.csv") for system in SCORED])
+    medians = table.groupby(["system", "metric"]).value.median()
+    return {f"{system}_{metric}": medians[system, metric] for system in SCORED for metric in METRICS}
+
+
+def run(arguments: list[str]) -> None:
+    """Python with these arguments. Raises InputError where it fails; the reason is on the terminal then."""
+    if subprocess.run([sys.executable, *arguments]).returncode:
+        raise InputError(f"this failed, for the reason above it: python {shlex.join(arguments)}")
+
+
+@exit_on_input_error
+def main(argv=None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dmxlib.ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="such as dmxlib/configs/ablations.yaml")
+    compare(from_values(Comparison, read_yaml(parser.parse_args(argv).file)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Variants are trained by the real command, scored, and kept row by row."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from dmxlib import ablation
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def comparison(toy_root, model_folder, tmp_path, monkeypatch):
+    """Makes a comparison of one-step trainings, run in a folder of its own."""
+    monkeypatch.setattr(ablation, "RUNS", tmp_path / "runs")
+    shared = {
+        "codec": str(model_folder / "codec"),
+        "data_root": str(toy_root),
+        "max_train_steps": 1,
+        "pairs": 4,
+        "validation_pairs": 1,
+        "hold_out_seconds": 2.0,
+        "chunk_frames": 64,
+        "level_channels": [16, 16, 16],
+        "attention_from": 2,
+    }
+
+    def run(*variants):
+        file = tmp_path / "comparison.yaml"
+        values = {
+            "train": str(ROOT / "dmxlib/train.py"),
+            "config": str(ROOT / "dmxlib/configs/mini_stage1.yaml"),
+            "shared": shared | {"latent_cache": "none", "optimizer": "adamw", "train_batch_size": 1},
+            "variants": list(variants),
+            "results": str(tmp_path / "table.csv"),
+        }
+        file.write_text(yaml.safe_dump(values))
+        ablation.main([str(file)])
+        return pd.read_csv(tmp_path / "table.csv").set_index("variant")
+
+    return run
+
+
+def test_each_variant_is_trained_once(comparison, monkeypatch):
+    first = comparison({})
+    second = comparison({}, {"mask_channels": 16})
+    assert list(second.index) == ["base", "mask_channels=16"]
+    assert first.loc["base"].equals(second.loc["base"]), "a row that is there is kept"
+    assert "--mask_channels 16" in second.command["mask_channels=16"]
+    assert (second.steps == 1).all() and second.validation_loss.nunique() == 2
+    assert second.validation_si_sdr.notna().all()
+
+
+def test_failing_variant_ends_it_and_keeps_the_others(comparison, capfd):
+    with pytest.raises(SystemExit, match="this failed, for the reason above it: .* --mask_channels many"):
+        comparison({}, {"mask_channels": "many"})
+    assert "mask_channels: 'many' is not a int" in capfd.readouterr().err
+    assert list(comparison({}).index) == ["base"]
+
+
+def test_held_out_scores_are_medians(tmp_path, monkeypatch):
+    scores = tmp_path / "scores"
+    scores.mkdir()
+    for shift, system in enumerate(ablation.SCORED):
+        rows = [(metric, value + shift) for metric in ablation.METRICS for value in (1.0, 2.0, 9.0)]
+        pd.DataFrame(rows, columns=["metric", "value"]).assign(system=system).to_csv(
+            scores / f"{system}.csv", index=False
+        )
+    monkeypatch.setattr(ablation, "run", lambda arguments: None)
+    figures = ablation.held_out_scores(tmp_path, ablation.Comparison(held_out=40.0))
+    assert figures["ldm-dmx_sdr"] == 2.0 and figures["ldm-dmx-refined_lsd"] == 3.0

@@ -1,8 +1,8 @@
 """EnCodec as ONE stream of continuous latents, and the conditioner, a trainable copy of its encoder.
 
 `encode` and `decode` bypass EnCodec's quantiser and its one-second chunks: a chunk border would be audible,
-and a diffusion model draws continuous values. Latents are normalised to zero mean and unit deviation per
-channel; the statistics belong to the codec and lie in its saved config.
+and a diffusion model draws continuous values. Latents are half whitened (`Normalization`); the statistics
+belong to the codec and lie with its weights.
 """
 
 import contextlib
@@ -27,6 +27,48 @@ from dmxlib.errors import InputError
 PRETRAINED = Path(__file__).parent / "pretrained"  # what ships
 
 
+class Normalization(torch.nn.Module):
+    """Latents (batch, dimension, F) of zero mean and a mean variance of 1, half whitened; the identity until
+    it is fitted.
+
+    A codec keeps most of its latents' variance in a few directions. Left alone they are all that a squared
+    error learns; whitened, it learns as much of the noise in the least. This is half way: every direction is
+    divided by the square root of its deviation.
+    """
+
+    def __init__(self, dimension: int):
+        super().__init__()
+        self.register_buffer("mean", torch.empty(dimension, 1))
+        self.register_buffer("scale", torch.empty(dimension, dimension))
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the identity."""
+        self.mean.zero_()
+        self.scale.copy_(torch.eye(len(self.scale)))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` was called, here or before a file was saved."""
+        return not torch.equal(self.scale.cpu(), torch.eye(len(self.scale)))
+
+    def fit(self, latents: torch.Tensor) -> None:
+        """Take the statistics of raw latents (dimension, frames)."""
+        variances, axes = torch.linalg.eigh(latents.cov())
+        # a direction that a short excerpt leaves empty would be divided by nothing
+        deviations = variances.clamp(min=1e-6 * variances.max()).sqrt()
+        self.mean.copy_(latents.mean(1, keepdim=True))
+        self.scale.copy_(axes * (deviations.sqrt() * deviations.mean().sqrt()) @ axes.T)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Raw latents, as the encoder gives them -> normalised ones."""
+        return torch.linalg.solve(self.scale, latents - self.mean)
+
+    def inverse(self, latents: torch.Tensor) -> torch.Tensor:
+        """Normalised latents -> raw ones, as the decoder and the quantiser take them."""
+        return self.scale @ latents + self.mean
+
+
 class Conditioner(ModelMixin, ConfigMixin):
     """EnCodec's encoder, with normalised latents.
 
@@ -34,31 +76,25 @@ class Conditioner(ModelMixin, ConfigMixin):
         seanet: keywords of `encodec.modules.SEANetEncoder` and `SEANetDecoder`.
         normalize: divide the excerpt's loudness out first, as EnCodec's 48 kHz model does. Group
             normalisation loses it anyway, and its epsilon would make quiet voices differ.
-        latent_mean, latent_std: per-channel statistics of the latents; None stands for 0 and 1.
     """
 
     @register_to_config
-    def __init__(
-        self, seanet: dict, normalize: bool = True, latent_mean: list = None, latent_std: list = None
-    ):
+    def __init__(self, seanet: dict, normalize: bool = True):
         super().__init__()
         self.encoder = SEANetEncoder(**seanet)
+        self.normalization = Normalization(self.encoder.dimension)
 
     @property
     def hop_length(self) -> int:
         """Samples per latent frame."""
         return math.prod(self.config.seanet["ratios"])
 
-    def _statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        ones = torch.ones(self.encoder.dimension)
-        pair = (self.config.latent_mean or 0 * ones, self.config.latent_std or ones)
-        parameter = next(self.encoder.parameters())
-        return tuple(torch.as_tensor(values).to(parameter)[:, None] for values in pair)  # (dimension, 1) each
+    def _raw(self, wave: torch.Tensor) -> torch.Tensor:
+        return _run(self.encoder, unit_rms(wave) if self.config.normalize else wave)
 
     def encode(self, wave: torch.Tensor) -> torch.Tensor:
         """(batch, channels, T) -> normalised latents (batch, dimension, ceil(T / hop_length))."""
-        mean, std = self._statistics()
-        return (_run(self.encoder, unit_rms(wave) if self.config.normalize else wave) - mean) / std
+        return self.normalization(self._raw(wave))
 
     forward = encode
 
@@ -69,7 +105,7 @@ class Codec(Conditioner):
     Args:
         sampling_rate: in Hz; the number of channels is the seanet's.
         n_q, bins: codebooks of the quantiser, and entries in each.
-        seanet, normalize, latent_mean, latent_std: as in `Conditioner`.
+        seanet, normalize: as in `Conditioner`.
     """
 
     @register_to_config
@@ -80,10 +116,8 @@ class Codec(Conditioner):
         n_q: int = 16,
         bins: int = 1024,
         normalize: bool = True,
-        latent_mean: list = None,
-        latent_std: list = None,
     ):
-        super().__init__(seanet, normalize, latent_mean, latent_std)
+        super().__init__(seanet, normalize)
         self.decoder = SEANetDecoder(**seanet)
         # Its codebooks are fitted or loaded: EnCodec's moving average redraws every code that is chosen less
         # than twice a batch, and in small batches that is each of them; a tenth of the entries were in use.
@@ -104,25 +138,22 @@ class Codec(Conditioner):
 
         With `normalize`, their loudness says nothing: the level has to come from elsewhere (`dmxlib.level`).
         """
-        mean, std = self._statistics()
-        return _run(self.decoder, latents * std + mean)
+        return _run(self.decoder, self.normalization.inverse(latents))
 
     def quantize(self, latents: torch.Tensor, n_q: int | None = None) -> torch.Tensor:
         """Normalised latents -> integer codes (batch, n_q, F) of the first `n_q` codebooks (None: all)."""
-        mean, std = self._statistics()
-        return self.quantizer.vq.encode(latents * std + mean, n_q=n_q).transpose(0, 1)
+        return self.quantizer.vq.encode(self.normalization.inverse(latents), n_q=n_q).transpose(0, 1)
 
     def dequantize(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes (batch, n_q, F) -> normalised latents (batch, dimension, F)."""
-        mean, std = self._statistics()
-        return (self.quantizer.decode(codes.transpose(0, 1)) - mean) / std
+        return self.normalization(self.quantizer.decode(codes.transpose(0, 1)))
 
     @torch.no_grad()
     def calibrate(self, waves) -> None:
-        """Measure the latents' mean and deviation on an iterable of waves (batch, channels, T); keep them."""
-        self.register_to_config(latent_mean=None, latent_std=None)
-        latents = torch.cat([self.encode(wave).transpose(0, 1).flatten(1) for wave in waves], dim=1)
-        self.register_to_config(latent_mean=latents.mean(1).tolist(), latent_std=latents.std(1).tolist())
+        """Fit the normalisation to an iterable of waves (batch, channels, T)."""
+        self.normalization.fit(
+            torch.cat([self._raw(wave).transpose(0, 1).flatten(1) for wave in waves], dim=1)
+        )
 
     @torch.no_grad()
     def fit_quantizer(self, waves, seed: int = 0) -> None:
@@ -133,8 +164,7 @@ class Codec(Conditioner):
         """
         from sklearn.cluster import MiniBatchKMeans  # a second to import
 
-        mean, std = self._statistics()
-        latents = [(self.encode(wave) * std + mean).transpose(1, 2).flatten(0, 1).cpu() for wave in waves]
+        latents = [self._raw(wave).transpose(1, 2).flatten(0, 1).cpu() for wave in waves]
         residual = torch.cat(latents).numpy()
         bins = self.config.bins
         if len(residual) < bins:
@@ -150,9 +180,8 @@ class Codec(Conditioner):
 
     def conditioner(self) -> Conditioner:
         """A trainable copy of the encoder, sharing no tensor with the codec."""
-        names = ("seanet", "normalize", "latent_mean", "latent_std")
-        conditioner = Conditioner(**{name: self.config[name] for name in names})
-        conditioner.encoder.load_state_dict(self.encoder.state_dict())
+        conditioner, state = Conditioner(self.config.seanet, self.config.normalize), self.state_dict()
+        conditioner.load_state_dict({name: state[name] for name in conditioner.state_dict()})
         return conditioner
 
     @classmethod
@@ -182,7 +211,7 @@ class Codec(Conditioner):
         for official in OFFICIAL.values():
             codec = cls(**official)
             try:
-                codec.load_state_dict(load(path, codec))
+                codec.load_state_dict(load(path, codec) | codec.normalization.state_dict(prefix=OURS))
                 return codec.eval()
             except (KeyError, RuntimeError, TypeError):  # the other model's names or shapes, or no weights
                 continue
@@ -220,6 +249,7 @@ OFFICIAL = {
         "normalize": False,
     },
 }
+OURS = "normalization."  # the tensors that no official file has
 TH_FILES = {"48khz": "encodec_48khz-7e698e3e.th", "24khz": "encodec_24khz-d7cc33bc.th"}
 
 
@@ -260,7 +290,8 @@ def _load_hugging_face(path: Path, codec: Codec) -> dict:
         state = load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file; pickled weights are not opened.") from error
-    return {name: state[hugging_face_name(name)] for name in codec.state_dict()}
+    names = [name for name in codec.state_dict() if not name.startswith(OURS)]
+    return {name: state[hugging_face_name(name)] for name in names}
 
 
 def hugging_face_name(name: str) -> str:

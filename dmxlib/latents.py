@@ -56,8 +56,8 @@ def encode_batch(codec: Codec, batch: dict) -> dict:
 
 def checksum(codec: Codec) -> str:
     """Of all that latents depend on: a cache is of no use to a codec that was trained further since."""
-    digest = hashlib.sha256(json.dumps([codec.config.latent_mean, codec.config.latent_std]).encode())
-    for tensor in codec.encoder.state_dict().values():
+    digest = hashlib.sha256()
+    for tensor in [*codec.encoder.state_dict().values(), *codec.normalization.buffers()]:
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 FLOOR_DB = -60.0  # under the mixture's RMS: silence, and as quiet as a drawn level gets
 CENTER_DB, SCALE_DB = -25.0, 20.0  # of the level channel, so that it has about the latents' spread; ours
 WINDOW = 4  # latent frames a level is measured over: 53 ms at 75 frames/s, more than a period of any voice
-GATE_DB, GATE_SLOPE = -40.0, 2.0  # under the first, each dB of level less shuts the gate by so many dB
+GATE_DB, GATE_SLOPE = -30.0, 2.0  # under the first, each dB of level less shuts the gate by so many dB
 REACH_DB = 30.0  # what lies deeper under the decoded chunk's own RMS is codec noise and is not raised further
 
 

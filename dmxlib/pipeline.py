@@ -19,7 +19,7 @@ from dmxlib.errors import InputError
 from dmxlib.refine import wiener
 from dmxlib.unet import VocalUNet1D
 
-STEPS = 1  # of sampling; with more the voice scored lower, refined alike (results/steps, held-out songs)
+STEPS = 1  # of sampling; results/steps has the scores of more on held-out songs
 
 
 @dataclass

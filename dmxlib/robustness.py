@@ -138,6 +138,13 @@ def view(codec: Codec, **settings) -> Codec:
     return other
 
 
+def raw(codec: Codec) -> Codec:
+    """A copy with EnCodec's own latents, as they leave the encoder."""
+    other = copy.deepcopy(codec)
+    other.normalization.reset()
+    return other
+
+
 # -- what is measured ----------------------------------------------------------------------------------------
 
 
@@ -249,8 +256,8 @@ def plain(codec: Codec, experiment: Callable, wave: torch.Tensor) -> torch.Tenso
 @torch.no_grad()
 def study(codec: Codec, tracks: list[Track], config: RobustnessConfig, quiet: bool = False) -> dict:
     """The tables TABLES, by these names, as pandas frames."""
-    # EnCodec's own latents: the statistics that dmxlib keeps with a codec play no part here.
-    codec = view(codec, latent_mean=None, latent_std=None)
+    # dmxlib's own normalisation plays no part in EnCodec's
+    codec = raw(codec)
     rate, every = codec.config.sampling_rate, bandwidths(codec)[codec.config.n_q]
     rows = {name: [] for name in TABLES}
     bar = tqdm(desc="code", unit="setting", total=len(tracks) * (len(settings(codec)) + 8), disable=quiet)

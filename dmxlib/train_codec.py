@@ -104,7 +104,7 @@ class CodecStep(torch.nn.Module):
         Beside it quantizer.json: held-out vocals' SDR in dB from codes, the share of the entries in use.
         """
         learned = self.config.max_train_steps > 0 and not self.config.train_decoder_only
-        if learned or not self.codec.config.latent_std:
+        if learned or not self.codec.normalization.fitted:
             self.codec.calibrate(self.validation["vocals"].split(1))
         if learned:
             items = (self.dataset[index] for index in range(min(FITTED_EXCERPTS, len(self.dataset))))
@@ -121,7 +121,7 @@ class CodecStep(torch.nn.Module):
         (Path(folder) / "quantizer.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
-FITTED_EXCERPTS = 1024  # of the training set, that the quantiser is fitted to
+FITTED_EXCERPTS = 2000  # of the training set, that the quantiser is fitted to
 
 
 class Adversary(torch.nn.Module):

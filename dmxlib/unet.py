@@ -18,7 +18,11 @@ GROUPS = 8  # of every GroupNorm; ours
 
 
 class ResidualBlock(nn.Module):
-    """Twice GroupNorm, SiLU, Conv1d; the residual sum; then FiLM by the time embedding."""
+    """Twice GroupNorm, SiLU, Conv1d; the residual sum; then FiLM by the time embedding.
+
+    The gain is bounded to 0..2, ours: gains multiply from block to block, the last norm hides their product
+    from the loss, and where t is seldom drawn it grew until it overflowed.
+    """
 
     def __init__(self, in_channels, out_channels, kernel_size, time_channels):
         super().__init__()
@@ -38,7 +42,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x, time):
         """(batch, in_channels, F), (batch, time_channels) -> (batch, out_channels, F)."""
         scale, shift = self.film(time)[:, :, None].chunk(2, dim=1)
-        return (self.convolutions(x) + self.shortcut(x)) * (1 + scale) + shift
+        return (self.convolutions(x) + self.shortcut(x)) * (1 + scale.tanh()) + shift
 
 
 class Blocks(nn.Module):
@@ -200,7 +204,7 @@ class VocalUNet1D(UNet1DModel):
         return 2 ** max(0, len(self.config.level_channels) - 2)
 
     def mixture_halves(self, condition: torch.Tensor, frames: int) -> list[torch.Tensor | None]:
-        """What the mixture's latent (batch, condition_channels, any length) adds at each level and to the mask.
+        """What the mixture's latent (batch, condition_channels, any length) adds at each level and the mask.
 
         It is the same in every sampling step: compute it once and give it to `forward` in the latent's place.
         """

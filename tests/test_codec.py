@@ -82,18 +82,36 @@ def test_level_is_divided_out_but_silence_stays_quiet(tiny_codec, wave):
 
 
 @torch.no_grad()
-def test_calibration_gives_zero_mean_and_unit_deviation():
+def test_calibration_half_whitens():
     codec = make_codec()
     waves = [torch.randn(2, 2, 4000) for _ in range(3)]
     raw = torch.cat([codec.encoder(unit_rms(wave)) for wave in waves])
-    assert torch.allclose(codec.encode(waves[0]), raw[:2], atol=1e-5)  # not calibrated: 0 and 1
+    assert not codec.normalization.fitted
+    torch.testing.assert_close(codec.encode(waves[0]), raw[:2])  # the identity until then
     codec.calibrate(waves)
+    assert codec.normalization.fitted
     latents = torch.cat([codec.encode(wave) for wave in waves]).transpose(0, 1).flatten(1)
-    assert latents.mean(1).abs().max() < 1e-4 and (latents.std(1) - 1).abs().max() < 1e-3
-    assert torch.allclose(codec.decode(codec.encode(waves[0])), codec.decoder(raw[:2]), atol=1e-4)
-    statistics = list(codec.config.latent_mean)
+    assert latents.mean(1).abs().max() < 1e-4
+    whole, half = raw.transpose(0, 1).flatten(1).cov(), latents.cov()
+    assert half.trace().item() == pytest.approx(8, rel=1e-3)
+    scale = whole.trace() / (half @ half).trace()  # the square root of the raw covariance, but for a factor
+    torch.testing.assert_close(scale * half @ half, whole, rtol=1e-3, atol=1e-3 * whole.max().item())
+    torch.testing.assert_close(
+        codec.decode(codec.encode(waves[0])), codec.decoder(raw[:2]), atol=1e-4, rtol=0
+    )
+    scale = codec.normalization.scale.clone()
     codec.calibrate(waves)  # starts anew
-    assert torch.allclose(torch.tensor(codec.config.latent_mean), torch.tensor(statistics), atol=1e-5)
+    torch.testing.assert_close(codec.normalization.scale, scale)
+
+
+def test_calibration_by_less_than_a_frame_per_channel():
+    codec = make_codec()
+    wave = torch.randn(1, 2, 40)
+    with torch.no_grad():
+        codec.calibrate([wave])  # 5 frames of 8 channels
+        latents = codec.encode(wave)
+        torch.testing.assert_close(codec.decode(latents), codec.decoder(codec.encoder(unit_rms(wave))))
+    assert latents.abs().max() < 10
 
 
 @torch.no_grad()
@@ -119,17 +137,15 @@ def test_save_and_load(tmp_path, name):
 @torch.no_grad()
 def test_quantizer_is_the_packages(tiny_codec, wave):
     latents = tiny_codec.encode(wave)
-    std = torch.tensor(tiny_codec.config.latent_std)[:, None]
-    raw = latents * std + torch.tensor(tiny_codec.config.latent_mean)[:, None]
+    raw = tiny_codec.normalization.inverse(latents)
     codes = tiny_codec.quantize(latents)
     expected = tiny_codec.quantizer.encode(raw, 75)
     assert codes.shape == (2, 4, 20) and torch.equal(codes, expected.transpose(0, 1))
     assert codes.min() >= 0 and codes.max() < 32
     assert torch.equal(tiny_codec.quantize(latents, 2), codes[:, :2])
     for n_q in (1, 4):
-        restored = tiny_codec.dequantize(codes[:, :n_q])
-        quantized = tiny_codec.quantizer.decode(expected[:n_q])
-        assert torch.allclose(restored * std, quantized - (raw - latents * std), atol=1e-5)
+        restored = tiny_codec.normalization.inverse(tiny_codec.dequantize(codes[:, :n_q]))
+        assert torch.allclose(restored, tiny_codec.quantizer.decode(expected[:n_q]), atol=1e-5)
 
 
 # -- the conditioner -----------------------------------------------------------------------------------------
@@ -218,7 +234,9 @@ def test_official_weights_give_the_packages_output(official, weights_file):
 
 def same_weights_of(codec, model):
     state = model.state_dict()
-    return all(torch.equal(value, state[key]) for key, value in codec.state_dict().items())
+    ours = codec.state_dict()
+    same = all(torch.equal(ours.pop(key), value) for key, value in state.items())
+    return same and all(key.startswith("normalization.") for key in ours)
 
 
 def test_hugging_face_names():

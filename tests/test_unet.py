@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from dmxlib.unet import VocalUNet1D
+from dmxlib.unet import ResidualBlock, VocalUNet1D
 
 TINY = dict(
     latent_channels=5,
@@ -46,7 +46,10 @@ def test_forward(unet, timestep):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, dict(blocks_per_level=2, kernel_size=5), dict(first_injection=4), dict(mask_channels=6)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, dict(blocks_per_level=2, kernel_size=5), dict(first_injection=4), dict(mask_channels=6)],
+)
 @pytest.mark.parametrize("frames", [4, 20, 64])
 def test_lengths(options, frames):
     unet = make_unet(**options)
@@ -130,6 +133,18 @@ def test_film_scales_and_shifts_each_block(unet):
             half += 1
             assert (unet(sample, 500, condition).sample - output).abs().max() > 1e-3
             half -= 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("bias", "gain"), [(1e9, 2.0), (-1e9, 0.0)])
+def test_gain_of_a_block_is_bounded(bias, gain):
+    block, x, time = ResidualBlock(8, 8, 3, 4), torch.randn(1, 8, 16), torch.randn(1, 4)
+    plain = block.convolutions(x) + block.shortcut(x)
+    block.film.weight.zero_()
+    scale, shift = block.film.bias.chunk(2)
+    scale.fill_(bias)
+    shift.zero_()
+    torch.testing.assert_close(block(x, time), gain * plain)
 
 
 @pytest.mark.parametrize("mask_channels", [0, 6])

@@ -73,10 +73,9 @@ def compare(comparison: Comparison) -> None:
 def training_figures(folder: Path) -> dict:
     """Steps, minutes and the last validation of a run's log."""
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    validation = [record for record in log if any(key.startswith("validation_") for key in record)][-1]
-    figures = {key: value for key, value in validation.items() if key.startswith("validation_")}
+    figures = [{key: record[key] for key in record if key.startswith("validation_")} for record in log]
     minutes = (log[-1]["time"] - log[0]["time"]) / 60
-    return {"steps": log[-1]["step"], "minutes": round(minutes, 1)} | figures
+    return {"steps": log[-1]["step"], "minutes": round(minutes, 1)} | list(filter(None, figures))[-1]
 
 
 def held_out_scores(folder: Path, comparison: Comparison) -> dict:

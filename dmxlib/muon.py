@@ -1,8 +1,9 @@
 """Muon: the momentum of every matrix and convolution kernel, orthogonalised, before it is a step.
 
-A squared error teaches a network loud things long before quiet ones: AdamW took half an hour to bring the
-codec where Muon is after four minutes (results/training/codec.csv). `torch.optim.Muon` takes matrices only
-and multiplies in bf16, which a processor without instructions for it does thirty times slower.
+A squared error teaches a network loud things long before quiet ones: after 80 steps AdamW's codec is 0.4 dB
+and its separator 0.9 dB behind Muon's (results/training/codec.csv, ablations.csv). `torch.optim.Muon`
+takes matrices only and multiplies in bf16, which a processor without instructions for it does thirty times
+slower.
 """
 
 import torch

@@ -43,7 +43,7 @@ def comparison(toy_root, model_folder, tmp_path, monkeypatch):
     return run
 
 
-def test_each_variant_is_trained_once(comparison, monkeypatch):
+def test_each_variant_is_trained_once(comparison):
     first = comparison({})
     second = comparison({}, {"mask_channels": 16})
     assert list(second.index) == ["base", "mask_channels=16"]

@@ -8,7 +8,7 @@ The file names the command that trains, its config, what all variants share and 
     variants:
         - {}
         - {mask_channels: 0}
-    held_out: 40    # of a separator: scored as well, on the last 40 s of the album's training songs
+    scored_on: [data/leave-sodium-out]    # of a separator: data sets whose valid songs it is scored on as well
     results: results/training/ablations.csv    # runs land in data/runs/ablations/<results' name>/<variant>
 """
 
@@ -40,15 +40,15 @@ class Comparison:
     config: str = "dmxlib/configs/mini_stage1.yaml"
     shared: dict = field(default_factory=dict)
     variants: list = field(default_factory=list)
-    held_out: float = 0.0
+    scored_on: list = field(default_factory=list)
     results: str = "results/training/ablations.csv"
 
 
 def compare(comparison: Comparison) -> None:
     """Train what has no row yet, in the file's order; a run that was broken off is resumed.
 
-    Columns: variant, command, steps, minutes, the last validation's figures, and with `held_out` the medians
-    of METRICS, raw and refined. Raises InputError where a command fails.
+    Columns: variant, command, steps, minutes, the last validation's figures, and for each data set of
+    `scored_on` the medians of METRICS, raw and refined. Raises InputError where a command fails.
     """
     table = Path(comparison.results)
     rows = pd.read_csv(table).to_dict("records") if table.exists() else []
@@ -62,8 +62,8 @@ def compare(comparison: Comparison) -> None:
             command += [f"--{key}", json.dumps(value) if isinstance(value, list) else str(value)]
         run([*command, "--resume_from_checkpoint", "latest"])
         figures = {"variant": name, "command": shlex.join(["python", *command]), **training_figures(folder)}
-        if comparison.held_out:
-            figures |= held_out_scores(folder, comparison)
+        for data_set in comparison.scored_on:
+            figures |= median_scores(folder, Path(data_set))
         rows.append(figures)
         table.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(rows).to_csv(table.with_suffix(".part"), index=False)
@@ -78,14 +78,18 @@ def training_figures(folder: Path) -> dict:
     return {"steps": log[-1]["step"], "minutes": round(minutes, 1)} | list(filter(None, figures))[-1]
 
 
-def held_out_scores(folder: Path, comparison: Comparison) -> dict:
-    """Medians of the separator's scores on the ends of the album's training songs."""
-    scores = folder / "scores"
-    held_out = ["--held-out", str(comparison.held_out), "--data", "data/everything-is-free"]
-    run(["-m", "dmxlib.evaluation", *SCORED, "--model", f"{folder}/model", *held_out, "--out", str(scores)])
+def median_scores(folder: Path, data_set: Path) -> dict:
+    """Medians of the scores of a run's separator on the valid songs of a data set."""
+    scores = folder / "scores" / data_set.name
+    songs = ["--data", str(data_set), "--split", "valid", "--out", str(scores)]
+    run(["-m", "dmxlib.evaluation", *SCORED, "--model", f"{folder}/model", *songs])
     table = pd.concat([pd.read_csv(scores / f"{system}.csv") for system in SCORED])
     medians = table.groupby(["system", "metric"]).value.median()
-    return {f"{system}_{metric}": medians[system, metric] for system in SCORED for metric in METRICS}
+    return {
+        f"{data_set.name}_{system}_{metric}": medians[system, metric]
+        for system in SCORED
+        for metric in METRICS
+    }
 
 
 def run(arguments: list[str]) -> None:

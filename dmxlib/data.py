@@ -159,12 +159,12 @@ def hold_out(tracks: list[Track], seconds: float) -> tuple[list[Track], list[Tra
 def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[Track]]:
     """What to train on, a list for each of the data sets `roots` (one or several), and what to validate on.
 
-    The first set is the one that validation is for: its valid songs where its training tracks are voices and
-    pieces apart, else the last `seconds` of each of its training songs.
+    The first set is the one that validation is for: its valid songs where it has any, else the last `seconds`
+    of each of its training songs.
     """
     roots = [roots] if isinstance(roots, str | Path) else roots
     sets = [load_sources(root, "train") or load_tracks(root, "train") for root in roots]
-    if load_sources(roots[0], "train"):
+    if (Path(roots[0]) / "valid").is_dir() or _is_musdb(Path(roots[0])):
         return sets, load_tracks(roots[0], "valid")
     kept, held = hold_out(sets[0], seconds)
     return [kept, *sets[1:]], held

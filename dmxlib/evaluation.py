@@ -282,10 +282,10 @@ def keep_estimate(folder: Path, track: Track, vocals: np.ndarray) -> None:
 # -- the command ---------------------------------------------------------------------------------------------
 
 
-def load_songs(data_root, held_out: float) -> tuple[list[Track], list[Track]]:
-    """(songs to learn from, songs to score): the split's two, or the training songs cut in time."""
+def load_songs(data_root, split: str, held_out: float) -> tuple[list[Track], list[Track]]:
+    """(songs to learn from, songs to score): the training songs and a split, or the former cut in time."""
     training = load_tracks(data_root, "train")
-    return hold_out(training, held_out) if held_out else (training, load_tracks(data_root, "test"))
+    return hold_out(training, held_out) if held_out else (training, load_tracks(data_root, split))
 
 
 def evaluate(
@@ -331,11 +331,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dnsmos", action="store_true", help="score DNSMOS P.835 as well")
     parser.add_argument("--keep", metavar="DIR", help="keep the estimates there: <system>/<track>/vocals.wav")
     parser.add_argument(
+        "--split", default="test", help="which songs to score; choices rest on those of valid, never of test"
+    )
+    parser.add_argument(
         "--held-out",
         type=float,
         default=0.0,
         metavar="S",
-        help="score the last S seconds of the training songs, not the test songs: choices rest on these",
+        help="score the last S seconds of the training songs, not the songs of a split",
     )
     return parser
 
@@ -345,12 +348,12 @@ def main(argv=None) -> None:
     """Command line."""
     argv = sys.argv[1:] if argv is None else argv
     options = vars(make_parser().parse_args(argv))
-    training, tracks = load_songs(options["data"], options["held_out"])
+    training, tracks = load_songs(options["data"], options["split"], options["held_out"])
     made_with = {key: options[key] for key in ("model", "steps", "seed", "level")}
     systems = {
         name: make_system(name, Options(**made_with, training=tuple(training))) for name in options["systems"]
     }
-    settings = {key: options[key] for key in ("size", "data", "held_out", "dnsmos")} | made_with
+    settings = {key: options[key] for key in ("size", "data", "split", "held_out", "dnsmos")} | made_with
     scores = {
         name: Scores(Path(options["out"]), name, settings | {"steps": system.steps})
         for name, system in systems.items()

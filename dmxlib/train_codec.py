@@ -38,6 +38,7 @@ class CodecTrainConfig(TrainerConfig):
     epoch_length: int = 2000
     init: str | None = None
     train_decoder_only: bool = False
+    fit_quantizer: bool = False  # anew in the end; where the encoder learns it always is
     sampling_rate: int = 24_000
     channels: int = 1
     dimension: int = 128
@@ -99,14 +100,15 @@ class CodecStep(torch.nn.Module):
         return {"loss": self.loss(estimate, wave).item(), "sdr": median_sdr(wave, estimate)}
 
     def save(self, folder):
-        """Calibrate the latents and fit the quantiser, where the encoder has learned; save the codec.
+        """Calibrate the latents and fit the quantiser, where the encoder has learned or the config asks for
+        it; save the codec.
 
         Beside it quantizer.json: held-out vocals' SDR in dB from codes, the share of the entries in use.
         """
         learned = self.config.max_train_steps > 0 and not self.config.train_decoder_only
         if learned or not self.codec.normalization.fitted:
             self.codec.calibrate(self.validation["vocals"].split(1))
-        if learned:
+        if learned or self.config.fit_quantizer:
             items = (self.dataset[index] for index in range(min(FITTED_EXCERPTS, len(self.dataset))))
             self.codec.fit_quantizer(item["vocals"][None].to(self.codec.device) for item in items)
         self.codec.save_pretrained(folder)

@@ -60,14 +60,14 @@ def test_failing_variant_ends_it_and_keeps_the_others(comparison, capfd):
     assert list(comparison({}).index) == ["base"]
 
 
-def test_held_out_scores_are_medians(tmp_path, monkeypatch):
-    scores = tmp_path / "scores"
-    scores.mkdir()
+def test_scores_are_medians(tmp_path, monkeypatch):
+    scores = tmp_path / "scores" / "songs"
+    scores.mkdir(parents=True)
     for shift, system in enumerate(ablation.SCORED):
         rows = [(metric, value + shift) for metric in ablation.METRICS for value in (1.0, 2.0, 9.0)]
         pd.DataFrame(rows, columns=["metric", "value"]).assign(system=system).to_csv(
             scores / f"{system}.csv", index=False
         )
     monkeypatch.setattr(ablation, "run", lambda arguments: None)
-    figures = ablation.held_out_scores(tmp_path, ablation.Comparison(held_out=40.0))
-    assert figures["ldm-dmx_sdr"] == 2.0 and figures["ldm-dmx-refined_lsd"] == 3.0
+    figures = ablation.median_scores(tmp_path, Path("data/songs"))
+    assert figures["songs_ldm-dmx_sdr"] == 2.0 and figures["songs_ldm-dmx-refined_lsd"] == 3.0

@@ -529,3 +529,10 @@ def test_training_and_validation_tracks(sources_root, toy_root):
     assert data.training_tracks([str(sources_root)], 1) == ([sources], valid)
     assert data.training_tracks([toy_root, sources_root], 1) == ([kept, sources], held)
     assert data.training_tracks([sources_root, toy_root], 1) == ([sources, tracks], valid)
+
+
+def test_songs_kept_for_validation_come_before_the_ends_of_others(tmp_path):
+    for split in ("train", "valid"):
+        write_track(tmp_path / split / split, tone(440, 3, 16_000), tone(1500, 3, 16_000), 16_000)
+    tracks = [data.load_tracks(tmp_path, split) for split in ("train", "valid")]
+    assert data.training_tracks(tmp_path, 1) == ([tracks[0]], tracks[1])

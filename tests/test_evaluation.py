@@ -284,11 +284,13 @@ def test_codec_ceiling_is_the_voice_at_its_level(toy_root, model_folder, rule):
 
 
 def test_held_out_ends_are_scored_and_not_learned_from(toy_root):
-    training, songs = evaluation.load_songs(toy_root, 2.0)
+    training, songs = evaluation.load_songs(toy_root, "test", 2.0)
     assert [song.name for song in songs] == [song.name for song in training]
     for song, kept in zip(songs, training, strict=True):
         assert song.frames == 2 * song.rate and song.first == kept.last
-    assert not {song.name for song in evaluation.load_songs(toy_root, 0)[1]} & {song.name for song in songs}
+    learned, tested = evaluation.load_songs(toy_root, "test", 0)
+    assert not {song.name for song in tested} & {song.name for song in songs}
+    assert evaluation.load_songs(toy_root, "train", 0) == (learned, learned)
 
 
 def test_a_difference_between_the_channels_is_not_scored(made, tiny_codec, monkeypatch):

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import scipy.fft
 import torch
 import yaml
 from tqdm import tqdm
@@ -221,14 +222,38 @@ def pitch_shift(pair: Pair, generator: torch.Generator) -> Pair:
     return tuple(audio.resample(source, 10_000, round(10_000 / factor)) for source in pair)
 
 
-GAIN_DB = (-6.0, 8.0)  # ours: the album's vocals lie 4 to 17 dB under the accompaniment
+TONE_DB, TONE_OCTAVES = 6.0, 7  # ours
 
 
-def gain(pair: Pair, generator: torch.Generator) -> Pair:
-    """Change the vocals' level by a draw from GAIN_DB, then both alike so that the sum peaks at most at 1."""
-    vocals = pair[0] * np.float32(10 ** (uniform(generator, *GAIN_DB) / 20))
-    peak = max(1.0, float(np.abs(vocals + pair[1]).max()))
-    return vocals / peak, pair[1] / peak
+def tone(pair: Pair, generator: torch.Generator) -> Pair:
+    """Another tone for each source: a gain of up to TONE_DB either way at each octave below the highest
+    frequency, straight lines between them, no change of phase."""
+    return tuple(_with_tone(source, generator) for source in pair)
+
+
+def _with_tone(source, generator):
+    gains_db = [uniform(generator, -TONE_DB, TONE_DB) for _ in range(TONE_OCTAVES)]
+    size = scipy.fft.next_fast_len(source.shape[1], real=True)
+    spectrum = scipy.fft.rfft(source, size)
+    octaves = np.log2(np.linspace(0, 1, spectrum.shape[1])[1:], dtype=np.float32)
+    gain_db = np.interp(octaves, np.arange(1 - TONE_OCTAVES, 1), gains_db).astype(np.float32)
+    spectrum[:, 1:] *= 10 ** (gain_db / 20)
+    return scipy.fft.irfft(spectrum, size)[:, : source.shape[1]]
+
+
+LEVEL_DB = (-12.0, 6.0)  # of the vocals over the accompaniment
+
+
+def levels(pair: Pair, generator: torch.Generator) -> Pair:
+    """Bring the vocals to a drawn level of LEVEL_DB over the accompaniment, where neither is silent, then
+    both alike to a peak of at most 1."""
+    vocals, accompaniment = pair
+    target = uniform(generator, *LEVEL_DB)
+    own, other = level_dbfs(vocals), level_dbfs(accompaniment)
+    if min(own, other) > SILENCE_DBFS:
+        vocals = vocals * np.float32(10 ** ((target + other - own) / 20))
+    peak = max(1.0, float(np.abs(vocals + accompaniment).max()))
+    return vocals / peak, accompaniment / peak
 
 
 def over(pair: Pair, other: Pair) -> Pair:
@@ -278,7 +303,7 @@ class VocalPairs(torch.utils.data.Dataset):
         elif self.augment:
             pair = stem_remix(pair, self._excerpt(self._draw(self.bands, generator), generator), generator)
         if self.augment:
-            for transform in (polarity, channel_flip, pitch_shift, gain):
+            for transform in (polarity, channel_flip, pitch_shift, tone, levels):
                 pair = transform(pair, generator)
         frames = round(self.seconds * self.rate)
         vocals, accompaniment = (

@@ -354,23 +354,43 @@ def test_pitch_shift_moves_both_sources_by_the_drawn_factor():
     assert min(factors) < 0.95 and max(factors) > 1.05
 
 
-def test_gain_draws_the_vocals_level(pair):
-    gains = []
-    for generator in seeds():
-        vocals, accompaniment = data.gain(pair, generator)
-        assert np.array_equal(accompaniment, pair[1])  # quiet enough not to be touched
-        gains.append(20 * np.log10(vocals[0, 0] / pair[0][0, 0]))
-        assert np.allclose(vocals, pair[0] * 10 ** (gains[-1] / 20), rtol=1e-4)
-    assert data.GAIN_DB[0] <= min(gains) < -4 and 6 < max(gains) <= data.GAIN_DB[1]
+def test_tone_changes_magnitudes_within_bounds_and_no_phase(rng):
+    pair = tuple(rng.normal(size=(2, 2, 5000)).astype(np.float32))  # of a length that FFTs are quick at
+    for before, after in zip(pair, data.tone(pair, data.seeded_generator(1)), strict=True):
+        ratio = (np.fft.rfft(after) / np.fft.rfft(before))[:, 1:]
+        gains_db = 20 * np.log10(np.abs(ratio))
+        assert np.abs(np.angle(ratio)).max() < 1e-2
+        assert np.abs(gains_db).max() <= data.TONE_DB + 0.01 and np.ptp(gains_db) > 3
+        assert np.allclose(gains_db[0], gains_db[1], atol=0.1), "left and right alike"
+        assert np.abs(np.diff(gains_db[0])[1000:]).max() < 0.1, "smooth"
 
 
-def test_gain_keeps_the_peak_below_one(pair):
-    loud = tuple(5 * source for source in pair)
+def level_over(pair):
+    return data.level_dbfs(pair[0]) - data.level_dbfs(pair[1])
+
+
+def test_levels_draws_the_vocals_level_over_the_accompaniment(pair):
+    drawn = []
+    for generator, twin in zip(seeds(), seeds(), strict=True):
+        leveled = data.levels(pair, generator)
+        drawn.append(level_over(leveled))
+        assert drawn[-1] == pytest.approx(data.uniform(twin, *data.LEVEL_DB), abs=1e-3)
+        assert np.array_equal(leveled[1], pair[1])  # quiet enough not to be touched
+    assert data.LEVEL_DB[0] <= min(drawn) < -9 and 3 < max(drawn) <= data.LEVEL_DB[1]
+
+
+def test_levels_leaves_silence_alone(pair):
+    for quiet in ((0 * pair[0], pair[1]), (1e-5 * pair[0], pair[1]), (pair[0], 0 * pair[1])):
+        assert all(map(np.array_equal, data.levels(quiet, data.seeded_generator(1)), quiet))
+
+
+def test_levels_keeps_the_peak_below_one(pair):
+    loud = tuple(50 * source for source in pair)
     for generator, twin in zip(seeds(16), seeds(16), strict=True):
-        drawn = 10 ** (data.uniform(twin, *data.GAIN_DB) / 20)
-        vocals, accompaniment = data.gain(loud, generator)
-        assert np.abs(vocals + accompaniment).max() <= 1 + 1e-6
-        assert np.allclose(vocals * loud[1], drawn * accompaniment * loud[0], atol=1e-5)  # divided alike
+        vocals, accompaniment = data.levels(loud, generator)
+        assert np.abs(vocals + accompaniment).max() == pytest.approx(1, abs=1e-6)
+        drawn = data.uniform(twin, *data.LEVEL_DB)
+        assert level_over((vocals, accompaniment)) == pytest.approx(drawn, abs=1e-3)
 
 
 def test_stem_remix_takes_the_others_accompaniment(pair, rng):

@@ -271,6 +271,30 @@ def speed(ours, sweeps, paper, metrics: dict[str, str]):
     return figure
 
 
+def quality_by_seconds(settings, titles: dict[str, str]):
+    """Draw scores over computing time, the settings of one kind (their first word) as a line; returns the figure.
+
+    Args:
+        settings: frame over names with the columns seconds, of computing for a second of audio, and each of
+            `titles`, column -> title of a panel.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    panels = figure.subplots(1, len(titles), squeeze=False)[0]
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        for kind, points in settings.groupby(settings.index.str.split().str[0], sort=False):
+            axes.plot(points.seconds, points[column], "o-" if kind in ("steps", "overlap") else "o", label=kind)
+            for name, point in points.iterrows():
+                place = point.seconds, point[column]
+                label = name.removeprefix(kind).strip()
+                axes.annotate(label, place, (3, 4), textcoords="offset points", fontsize=7)
+        axes.set(xscale="log", xlabel="seconds of computing for a second of audio", ylabel=title)
+        axes.grid(alpha=0.3)
+    panels[0].legend(frameon=False)
+    return figure
+
+
 def _rows(count, height):
     """A figure with `count` axes one above the other, each `height` inches high."""
     from matplotlib.figure import Figure

@@ -1,0 +1,193 @@
+"""What sampling and refinement are worth: `python -m dmxlib.sampling --data SET --out DIR`.
+
+sampling.csv has a row for each setting and song: medians of METRICS over the song's sung excerpts, of the drawn
+voice and of the refined one, and the seconds that a second of audio took. `draw` makes sampling.png and
+sampling.md of it.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import DDIMScheduler
+from tqdm import tqdm
+
+from dmxlib import audio, metrics, plots
+from dmxlib.data import Track
+from dmxlib.errors import exit_on_input_error
+from dmxlib.evaluation import Song, load_songs
+from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.refine import wiener
+from dmxlib.robustness_report import markdown
+from dmxlib.systems import bandwidth
+
+METRICS = ("sdr", "si_sdr", "lsd", "mel_mae")
+STEPS = 10  # where noise and seeds are compared: a single step adds no noise and has little to average
+SEEDS = 4
+CUTOFF_HZ = 5000  # of the authors' sibling paper, which samples waves
+
+
+class HighNoise(DDIMScheduler):
+    """DDIM whose added noise lies where the codec keeps what is above CUTOFF_HZ: the latent counterpart of a
+    high-passed noise. `root` (channels, channels) is set by `high_noise`."""
+
+    def step(self, model_output, timestep, sample, eta=0.0, generator=None, **_):
+        """As DDIMScheduler's."""
+        noise = torch.stack([torch.randn(sample.shape[1:], generator=one) for one in generator])
+        return super().step(model_output, timestep, sample, eta=eta, variance_noise=self.root @ noise)
+
+
+@torch.no_grad()
+def high_noise(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> HighNoise:
+    """The scheduler for a pipeline: the covariance of how the latents of `vocals` (batch, channels, T) at the
+    codec's rate change by a low-pass at CUTOFF_HZ, at unit mean variance. The level channel gets no noise."""
+    rate = pipeline.codec.config.sampling_rate
+    low = np.stack([metrics.low_pass(wave, rate, CUTOFF_HZ) for wave in vocals.numpy()])
+    change = pipeline.codec.encode(vocals) - pipeline.codec.encode(torch.from_numpy(low).to(vocals.dtype))
+    variances, axes = torch.linalg.eigh(change.transpose(0, 1).flatten(1).cov())
+    deviations = (variances / variances.mean()).clamp(min=0).sqrt()
+    scheduler = HighNoise.from_config(pipeline.scheduler.config)
+    scheduler.root = torch.zeros([pipeline.unet.config.latent_channels] * 2)
+    scheduler.root[:-1, :-1] = axes * deviations @ axes.T
+    return scheduler
+
+
+class MeanLatents(VocalSeparationPipeline):
+    """Decodes the mean of SEEDS draws of the latents."""
+
+    def sample(self, *args, **kwargs):
+        """As the pipeline's."""
+        return torch.stack([super(MeanLatents, self).sample(*args, **kwargs) for _ in range(SEEDS)]).mean(0)
+
+
+class MeanSpectra(VocalSeparationPipeline):
+    """Gives the first of SEEDS draws the mean of their STFT magnitudes."""
+
+    def generate(self, *args, **kwargs):
+        """As the pipeline's."""
+        draws = [super(MeanSpectra, self).generate(*args, **kwargs) for _ in range(SEEDS)]
+        window = torch.hann_window(2048)
+        spectra = [torch.stft(draw.flatten(0, 1), 2048, window=window, return_complex=True) for draw in draws]
+        magnitude = torch.stack([spectrum.abs() for spectrum in spectra]).mean(0)
+        mean = torch.polar(magnitude, spectra[0].angle())
+        return torch.istft(mean, 2048, window=window, length=draws[0].shape[-1]).view_as(draws[0])
+
+
+def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[str, tuple]:
+    """Name -> (pipeline, keywords of its call); `vocals` as in `high_noise`."""
+    components = pipeline.components | {"scheduler": high_noise(pipeline, vocals)}
+    own = {key: pipeline.config[key] for key in ("chunk_frames", "level_rule")}
+    high = VocalSeparationPipeline(**components, **own)
+    means = {
+        "latents": MeanLatents(**pipeline.components, **own),
+        "spectra": MeanSpectra(**pipeline.components, **own),
+    }
+    return (
+        {f"steps {count}": (pipeline, {"num_inference_steps": count}) for count in (1, 2, 4, 8, 10, 20, 50)}
+        | {f"eta {eta}": (pipeline, {"num_inference_steps": STEPS, "eta": eta}) for eta in (0.4, 1.0)}
+        | {"eta 0.4, high noise": (high, {"num_inference_steps": STEPS, "eta": 0.4})}
+        | {
+            f"mean of {SEEDS} {what}, steps {steps}": (mean, {"num_inference_steps": steps})
+            for steps in (1, STEPS)
+            for what, mean in means.items()
+        }
+        | {f"overlap {share}": (pipeline, {"overlap": share}) for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)}
+    )
+
+
+# -- the study -----------------------------------------------------------------------------------------------
+
+
+def study(pipeline: VocalSeparationPipeline, tracks: list[Track], seed: int = 0) -> pd.DataFrame:
+    """Separate each track with every variant; a row for each of both: setting, track, seconds (of computing,
+    a second of audio), and METRICS, drawn and refined."""
+    vocals = codec_chunks(pipeline, tracks)
+    rows = []
+    for track in tqdm(tracks, desc="sampling", unit="song", disable=None):
+        song, mixture = Song(track), track.mixture()
+        for name, (variant, keywords) in variants(pipeline, vocals).items():
+            start = time.perf_counter()
+            generator = torch.Generator().manual_seed(seed)
+            drawn = variant(mixture, track.rate, generator=generator, **keywords).vocals
+            seconds = (time.perf_counter() - start) / (track.frames / track.rate)
+            refined = wiener(mixture, drawn, track.rate, bandwidth(pipeline.codec))
+            figures = medians(song, drawn) | {f"refined_{k}": v for k, v in medians(song, refined).items()}
+            rows.append({"setting": name, "track": track.name, "seconds": seconds} | figures)
+    return pd.DataFrame(rows)
+
+
+def codec_chunks(pipeline, tracks) -> torch.Tensor:
+    """The loudest chunk of each track's vocals, (tracks, channels, T) at the codec's rate."""
+    codec = pipeline.codec
+    chunks = []
+    for track in tracks:
+        wave = audio.resample(track.vocals(), track.rate, codec.config.sampling_rate)
+        wave = audio.match_channels(wave, codec.channels)
+        starts = range(0, max(1, wave.shape[1] - pipeline.chunk_samples + 1), pipeline.chunk_samples)
+        cut = [audio.fit(wave[:, start:], pipeline.chunk_samples) for start in starts]
+        chunks.append(max(cut, key=lambda chunk: np.square(chunk).sum()))
+    return torch.from_numpy(np.stack(chunks))
+
+
+def medians(song: Song, estimate: np.ndarray) -> dict[str, float]:
+    """METRICS over the song's sung excerpts of an estimate (2, frames)."""
+    figures = []
+    for place, excerpt in zip(song.places, song.excerpts, strict=True):
+        wave = metrics.mono(estimate[:, place], song.track.rate)
+        spectral = (excerpt.vocals, wave, metrics.RATE, excerpt.voiced)
+        figures.append(
+            {
+                "sdr": metrics.sdr(excerpt.vocals, wave),
+                "si_sdr": metrics.si_sdr(excerpt.vocals, wave),
+                "lsd": metrics.lsd(*spectral),
+                "mel_mae": metrics.mel_mae(*spectral),
+            }
+        )
+    return pd.DataFrame(figures, columns=METRICS).median().to_dict()
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+def draw(folder) -> list[Path]:
+    """Redraw sampling.png and sampling.md from the sampling.csv and command.txt of a folder."""
+    folder = Path(folder)
+    means = pd.read_csv(folder / "sampling.csv").drop(columns="track").groupby("setting", sort=False).mean()
+    figure = plots.quality_by_seconds(means, {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, drawn"})
+    figure.savefig(folder / "sampling.png", dpi=110)
+    command = (folder / "command.txt").read_text().strip()
+    table = markdown(means.rename(columns=lambda name: name.replace("refined_", "refined ")))
+    (folder / "sampling.md").write_text(f"Means over songs, made by `{command}`.\n\n{table}\n")
+    return [folder / "sampling.png", folder / "sampling.md"]
+
+
+@exit_on_input_error
+def main(argv=None) -> None:
+    """Command line."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m dmxlib.sampling", description=__doc__)
+    parser.add_argument("--data", default="data/toy", metavar="DIR", help="a prepared data set")
+    parser.add_argument("--split", default="valid", help="whose songs to separate")
+    parser.add_argument(
+        "--held-out", type=float, default=0.0, metavar="S", help="the last S seconds of the training songs instead"
+    )
+    parser.add_argument("--model", default="ldm-dmx-mini", help="one that ships, or a folder")
+    parser.add_argument("--out", default="data/sampling", metavar="DIR", help="folder to write to")
+    options = parser.parse_args(argv)
+    pipeline = VocalSeparationPipeline.from_pretrained(options.model)
+    pipeline.set_progress_bar_config(disable=True)
+    folder = Path(options.out)
+    rows = study(pipeline, load_songs(options.data, options.split, options.held_out)[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(folder / "sampling.csv", index=False)
+    (folder / "command.txt").write_text(f"python -m dmxlib.sampling {shlex.join(argv)}\n")
+    draw(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -173,7 +173,7 @@ def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[Trac
 
 # -- training pairs ------------------------------------------------------------------------------------------
 # A pair is (vocals, accompaniment), each (channels, frames). Every augmentation is a function of
-# (pair, generator).
+# (pair, generator), of REMIXES of (pair, another pair, generator).
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -266,6 +266,32 @@ def stem_remix(pair: Pair, other: Pair, generator: torch.Generator) -> Pair:
     return over(pair, other) if coin(generator) else pair
 
 
+LAYER_DB = (-12.0, 0.0)  # ours
+
+
+def layer(pair: Pair, other: Pair, generator: torch.Generator) -> Pair:
+    """Another accompaniment under the excerpt's half of the time, quieter by a draw from LAYER_DB."""
+    if not coin(generator):
+        return pair
+    vocals, accompaniment = pair
+    added = audio.fit(other[1], accompaniment.shape[1])
+    if min(levels_db := [level_dbfs(accompaniment), level_dbfs(added)]) > SILENCE_DBFS:
+        drop = uniform(generator, *LAYER_DB)
+        added = added * np.float32(10 ** ((drop + levels_db[0] - levels_db[1]) / 20))
+    return vocals, accompaniment + added
+
+
+REMIXES = {"stem_remix": stem_remix, "layer": layer}
+CHANGES = {
+    "polarity": polarity,
+    "channel_flip": channel_flip,
+    "pitch_shift": pitch_shift,
+    "tone": tone,
+    "levels": levels,
+}
+AUGMENTATIONS = (*REMIXES, *CHANGES)  # in the order they are applied in
+
+
 class VocalPairs(torch.utils.data.Dataset):
     """Random excerpts as {"vocals", "mixture"}, float tensors (channels, frames) at the model's rate.
 
@@ -276,16 +302,22 @@ class VocalPairs(torch.utils.data.Dataset):
     Args:
         tracks: a list, or one list for each of several data sets: each set is drawn with equal probability,
             then one of its tracks, then an excerpt.
+        augmentations: which of AUGMENTATIONS to apply.
+
+    Raises InputError for one that is unknown.
     """
 
     SILENT_KEPT = 0.05
 
-    def __init__(self, tracks, length, seconds, rate, channels, seed, augment=True):
+    def __init__(self, tracks, length, seconds, rate, channels, seed, augmentations=AUGMENTATIONS):
+        unknown = sorted({*augmentations} - {*AUGMENTATIONS})
+        if unknown:
+            raise InputError(f"unknown augmentation {unknown[0]}; choose from {', '.join(AUGMENTATIONS)}.")
         sets = [tracks] if isinstance(tracks[0], Track) else tracks
         self.singers = _nonempty([track for track in tracks if track.has_vocals] for tracks in sets)
         self.bands = _nonempty([track for track in tracks if track.has_accompaniment] for tracks in sets)
         self.length, self.seconds, self.rate = length, seconds, rate
-        self.channels, self.seed, self.augment = channels, seed, augment
+        self.channels, self.seed, self.augmentations = channels, seed, augmentations
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -299,12 +331,13 @@ class VocalPairs(torch.utils.data.Dataset):
         generator = seeded_generator(self.seed, self.epoch, index)
         track, pair = self._sung(generator)
         if not track.has_accompaniment:
-            pair = over(pair, self._excerpt(self._draw(self.bands, generator), generator))
-        elif self.augment:
-            pair = stem_remix(pair, self._excerpt(self._draw(self.bands, generator), generator), generator)
-        if self.augment:
-            for transform in (polarity, channel_flip, pitch_shift, tone, levels):
-                pair = transform(pair, generator)
+            pair = over(pair, self._accompaniment(generator))
+        for name, remix in REMIXES.items():
+            if name in self.augmentations:
+                pair = remix(pair, self._accompaniment(generator), generator)
+        for name, change in CHANGES.items():
+            if name in self.augmentations:
+                pair = change(pair, generator)
         frames = round(self.seconds * self.rate)
         vocals, accompaniment = (
             audio.fit(audio.match_channels(source, self.channels), frames) for source in pair
@@ -319,12 +352,16 @@ class VocalPairs(torch.utils.data.Dataset):
                 break
         return track, pair
 
+    def _accompaniment(self, generator):
+        return self._excerpt(self._draw(self.bands, generator), generator)
+
     def _draw(self, sets, generator):
         # no draw for the set where there is one only
         return choice(sets[0] if len(sets) == 1 else choice(sets, generator), generator)
 
     def _excerpt(self, track, generator):
-        margin = 2 ** (PITCH_SEMITONES / 12) if self.augment else 1  # a raised pitch shortens the excerpt
+        # a raised pitch shortens the excerpt
+        margin = 2 ** (PITCH_SEMITONES / 12) if "pitch_shift" in self.augmentations else 1
         frames = round(self.seconds * margin * track.rate)
         start = int(uniform(generator, 0, max(1, track.frames - frames)))
         vocals, mixture = track.vocals(start, frames), track.mixture(start, frames)
@@ -340,12 +377,13 @@ def training_pairs(config, seconds: float, rate: int, channels: int) -> tuple[Vo
     """The (training, validation) pairs of a data set's training songs, whose last part is held out.
 
     Args:
-        config: has data_root, pairs, hold_out_seconds, validation_pairs and seed.
+        config: has data_root, pairs, augmentations, hold_out_seconds, validation_pairs and seed.
         seconds, rate, channels: of an excerpt.
     """
     kept, held = training_tracks(config.data_root, config.hold_out_seconds)
-    training = VocalPairs(kept, config.pairs, seconds, rate, channels, seed=config.seed)
-    return training, VocalPairs(held, config.validation_pairs, seconds, rate, channels, seed=1, augment=False)
+    excerpts = (seconds, rate, channels)
+    training = VocalPairs(kept, config.pairs, *excerpts, config.seed, config.augmentations)
+    return training, VocalPairs(held, config.validation_pairs, *excerpts, seed=1, augmentations=())
 
 
 def level_dbfs(wave: np.ndarray) -> float:

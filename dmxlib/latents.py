@@ -9,7 +9,7 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dmxlib.codec import Codec
 from dmxlib.config import parse_config
-from dmxlib.data import VocalPairs, training_pairs
+from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.pipeline import encode_pair
 
@@ -33,6 +33,7 @@ class LatentConfig:
     codec: str = "data/runs/mini_codec/model"
     output_dir: str = "data/latents/toy"
     pairs: int = 1024
+    augmentations: list = field(default_factory=lambda: list(AUGMENTATIONS))
     shard_size: int = 64
     chunk_frames: int = 512
     hold_out_seconds: float = 8.0

@@ -15,7 +15,7 @@ import torch
 from dmxlib import baselines
 from dmxlib.codec import Codec
 from dmxlib.config import parse_config, peek
-from dmxlib.data import seeded_generator
+from dmxlib.data import AUGMENTATIONS, seeded_generator
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.latents import CachedPairs, checksum, encode_batch, pairs_of
@@ -38,6 +38,7 @@ class TrainConfig(TrainerConfig):
     latent_cache: str | None = None
     data_root: str | list = "data/toy"
     pairs: int = 1024
+    augmentations: list = field(default_factory=lambda: list(AUGMENTATIONS))
     hold_out_seconds: float = 8.0
     validation_pairs: int = 32
     chunk_frames: int = 512

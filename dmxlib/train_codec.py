@@ -191,7 +191,7 @@ def main(argv=None) -> None:
     codec = Codec.load(config.init) if config.init else new_codec(config)
     kept, held = training_tracks(config.data_root, config.hold_out_seconds)
     excerpts = (config.excerpt_seconds, codec.config.sampling_rate, codec.channels)
-    validation = VocalPairs(held, config.validation_excerpts, *excerpts, seed=1, augment=False)
+    validation = VocalPairs(held, config.validation_excerpts, *excerpts, seed=1, augmentations=())
     dataset = VocalPairs(kept, config.epoch_length, *excerpts, seed=config.seed)
     train(CodecStep(codec, dataset, validation, config), dataset, config, accelerator)
 

@@ -402,11 +402,22 @@ def test_stem_remix_takes_the_others_accompaniment(pair, rng):
     assert 20 < sum(taken) < 44 and sum(taken) + sum(kept) == 64
 
 
+def test_layer_puts_another_accompaniment_under_half_of_them(pair, rng):
+    other = tuple(rng.uniform(-1, 1, (2, 2, 500)).astype(np.float32))
+    layered = [data.layer(pair, other, generator) for generator in seeds()]
+    assert all(np.array_equal(vocals, pair[0]) for vocals, _ in layered)
+    added = [accompaniment - pair[1] for _, accompaniment in layered if accompaniment is not pair[1]]
+    drops = [data.level_dbfs(part) - data.level_dbfs(pair[1]) for part in added]
+    assert 20 < len(added) < 44
+    assert data.LAYER_DB[0] - 0.1 <= min(drops) < -9 and -3 < max(drops) <= data.LAYER_DB[1] + 0.1
+    assert all(abs(np.corrcoef(part[0], other[1][0])[0, 1]) > 0.999 for part in added)
+
+
 # -- pairs ---------------------------------------------------------------------------------------------------
 
 
 def make_pairs(tracks, **options):
-    settings = dict(length=8, seconds=0.25, rate=16_000, channels=1, seed=3, augment=True)
+    settings = dict(length=8, seconds=0.25, rate=16_000, channels=1, seed=3)
     return data.VocalPairs(tracks, **settings | options)
 
 
@@ -434,9 +445,10 @@ def test_pairs_do_not_depend_on_the_worker(toy_root):
     assert len(pairs) == 8 and all(same(item, pairs[i]) for i, item in enumerate(loader))
 
 
-@pytest.mark.parametrize("channels, augment", [(1, True), (2, True), (1, False), (2, False)])
-def test_pairs_shape_and_range(toy_root, channels, augment):
-    pairs = make_pairs(data.load_tracks(toy_root, "train"), channels=channels, augment=augment)
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("augmentations", [data.AUGMENTATIONS, ()])
+def test_pairs_shape_and_range(toy_root, channels, augmentations):
+    pairs = make_pairs(data.load_tracks(toy_root, "train"), channels=channels, augmentations=augmentations)
     for i in range(4):
         item = pairs[i]
         for wave in item.values():
@@ -444,21 +456,34 @@ def test_pairs_shape_and_range(toy_root, channels, augment):
         assert item["mixture"].abs().max() <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("augment", [True, False])
-def test_mixture_is_vocals_and_accompaniment(sine_track, augment):
-    pairs = make_pairs([sine_track], augment=augment)
+@pytest.mark.parametrize("augmentations", [data.AUGMENTATIONS, ()])
+def test_mixture_is_vocals_and_accompaniment(sine_track, augmentations):
+    pairs = make_pairs([sine_track], augmentations=augmentations)
     for i in range(4):
         item = pairs[i]
         vocals, accompaniment = item["vocals"][0].numpy(), (item["mixture"] - item["vocals"])[0].numpy()
         low, high = spectral_peak(vocals, 16_000), spectral_peak(accompaniment, 16_000)
         assert high / low == pytest.approx(1500 / 440, rel=0.02)  # both shifted alike
         assert share(vocals, low, 16_000) > 0.98 and share(accompaniment, high, 16_000) > 0.98
-        if not augment:
+        if not augmentations:
             assert low == pytest.approx(440, rel=5e-3)
 
 
+def test_only_the_named_augmentations_are_applied(sine_track):
+    plain, turned = (make_pairs([sine_track], augmentations=names) for names in ((), ["polarity"]))
+    signs = set()
+    for i in range(8):
+        before, after = (torch.stack([p[i]["vocals"], p[i]["mixture"] - p[i]["vocals"]]) for p in (plain, turned))
+        sign = (before * after).sum(dim=(1, 2)).sign()
+        assert torch.allclose(after, sign[:, None, None] * before, atol=1e-6)
+        signs.add(tuple(sign.tolist()))
+    assert len(signs) > 2
+    with pytest.raises(InputError, match="unknown augmentation reverb; choose from stem_remix, layer"):
+        make_pairs([sine_track], augmentations=["reverb"])
+
+
 def test_pairs_without_augmentation_are_excerpts(sine_track):
-    pairs = make_pairs([sine_track], augment=False, channels=2)
+    pairs = make_pairs([sine_track], augmentations=(), channels=2)
     whole, item = sine_track.mixture(), pairs[0]["mixture"].numpy()
     windows = np.lib.stride_tricks.sliding_window_view(whole[0], 4000)
     start = np.abs(windows[:, ::100] - item[0, ::100]).max(axis=1).argmin()
@@ -475,7 +500,7 @@ def test_most_silent_excerpts_are_drawn_again(tmp_path, rng):
     vocals = 0.1 * rng.uniform(-1, 1, (2, 16_000))
     vocals[:, :8000] = 0  # half of the excerpts
     track = write_track(tmp_path / "half", vocals, tone(1500, 2, 8000), 8000, ".wav")
-    pairs = make_pairs([track], length=500, seconds=0.05, rate=8000, augment=False)
+    pairs = make_pairs([track], length=500, seconds=0.05, rate=8000, augmentations=())
     silent = np.mean([not item["vocals"].any() for item in (pairs[i] for i in range(500))])
     assert 0.02 < silent < 0.08  # 1 / 21 is expected
 
@@ -514,10 +539,10 @@ def test_sources_are_tracks_of_one_stem(sources_root, toy_root):
     assert data.load_sources(toy_root, "train") == []
 
 
-@pytest.mark.parametrize("augment", [True, False])
-def test_a_voice_alone_is_always_remixed(sources_root, augment):
+@pytest.mark.parametrize("augmentations", [data.AUGMENTATIONS, ()])
+def test_a_voice_alone_is_always_remixed(sources_root, augmentations):
     tracks = data.load_sources(sources_root, "train")
-    pairs = make_pairs(tracks, length=12, augment=augment)
+    pairs = make_pairs(tracks, length=12, augmentations=augmentations)
     for item in (pairs[i] for i in range(12)):
         vocals, mixture = item["vocals"][0].numpy(), item["mixture"][0].numpy()
         voice, music = (spectral_peak(wave, 16_000) for wave in (vocals, mixture - vocals))

@@ -1,7 +1,7 @@
 """What the trained baselines share: settings, saved folder, training step, separation in chunks."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.data import VocalPairs, seeded_generator, training_pairs
+from dmxlib.data import AUGMENTATIONS, VocalPairs, seeded_generator, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
 from dmxlib.trainer import TrainerConfig
@@ -28,6 +28,7 @@ class BaselineConfig(TrainerConfig):
     system: str = ""
     data_root: str | list = "data/toy"
     pairs: int = 1024
+    augmentations: list = field(default_factory=lambda: list(AUGMENTATIONS))
     hold_out_seconds: float = 8.0
     validation_pairs: int = 16
 

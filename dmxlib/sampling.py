@@ -154,14 +154,23 @@ def medians(song: Song, estimate: np.ndarray) -> dict[str, float]:
 # -- files ---------------------------------------------------------------------------------------------------
 
 
+def means(rows: pd.DataFrame) -> pd.DataFrame:
+    """A study's rows -> means over songs, one row a setting."""
+    return rows.drop(columns="track").groupby("setting", sort=False).mean()
+
+
+def figure(rows: pd.DataFrame):
+    """Quality over seconds of a study's rows."""
+    return plots.quality_by_seconds(means(rows), {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, drawn"})
+
+
 def draw(folder) -> list[Path]:
     """Redraw sampling.png and sampling.md from the sampling.csv and command.txt of a folder."""
     folder = Path(folder)
-    means = pd.read_csv(folder / "sampling.csv").drop(columns="track").groupby("setting", sort=False).mean()
-    figure = plots.quality_by_seconds(means, {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, drawn"})
-    figure.savefig(folder / "sampling.png", dpi=110)
+    rows = pd.read_csv(folder / "sampling.csv")
+    figure(rows).savefig(folder / "sampling.png", dpi=110)
     command = (folder / "command.txt").read_text().strip()
-    table = markdown(means.rename(columns=lambda name: name.replace("refined_", "refined ")))
+    table = markdown(means(rows).rename(columns=lambda name: name.replace("_", " ")))
     (folder / "sampling.md").write_text(f"Means over songs, made by `{command}`.\n\n{table}\n")
     return [folder / "sampling.png", folder / "sampling.md"]
 

@@ -46,7 +46,7 @@ WRITES = {
     "01_encodec_robustness": ["table1.csv", "table1.md", "noise.png", "codec.png", "run.json"],
     "02_latent_diffusion": ["noise.png", "errors.csv"],
     "03_training": ["brief_run/log.jsonl", "brief_run/model/model_index.json"],
-    "04_sampling": ["steps.csv", "overlaps.csv", "uncertainty.png"],
+    "04_sampling": ["sampling.csv", "sampling.png", "uncertainty.png"],
     "05_objective_table": ["scores/irm.csv", "table2.md", "table2.png", "speed.png"],
     "06_listening_test": ["test/key.json", "analysis/table3.md", "listeners.csv"],
 }

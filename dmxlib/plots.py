@@ -284,7 +284,7 @@ def quality_by_seconds(settings, titles: dict[str, str]):
     panels = figure.subplots(1, len(titles), squeeze=False)[0]
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         for kind, points in settings.groupby(settings.index.str.split().str[0], sort=False):
-            axes.plot(points.seconds, points[column], "o-" if kind in ("steps", "overlap") else "o", label=kind)
+            axes.plot(points.seconds, points[column], "o" if kind == "mean" else "o-", label=kind)
             for name, point in points.iterrows():
                 place = point.seconds, point[column]
                 label = name.removeprefix(kind).strip()

@@ -7,11 +7,18 @@ import numpy as np
 import torch
 
 WINDOW_SECONDS = 4096 / 44_100  # as in Demucs and Open-Unmix; ours
-EXPONENT = 1.0  # of the mask's magnitudes; 2 is Wiener's own
+EXPONENT = 0.5  # of the mask's magnitudes; 2 is Wiener's own, less is softer: results/sampling
 SHELF = 0.75  # above the codec's bandwidth the mask is the mean of its last quarter below
 
 
-def wiener(mixture: np.ndarray, vocals: np.ndarray, rate: int, bandwidth: float) -> np.ndarray:
+def wiener(
+    mixture: np.ndarray,
+    vocals: np.ndarray,
+    rate: int,
+    bandwidth: float,
+    exponent: float = EXPONENT,
+    window_seconds: float = WINDOW_SECONDS,
+) -> np.ndarray:
     """Refine `vocals` (2, frames) against `mixture` (2, frames), both at `rate` Hz; returns (2, frames).
 
     mask = V^p / (V^p + A^p), V the estimate's magnitude and A = max(X - V, 0) what it leaves of the
@@ -19,13 +26,15 @@ def wiener(mixture: np.ndarray, vocals: np.ndarray, rate: int, bandwidth: float)
 
     Args:
         bandwidth: in Hz, above which the estimate holds nothing (half the codec's rate).
+        exponent: p.
+        window_seconds: of the STFT.
     """
-    size = 2 * round(WINDOW_SECONDS * rate / 2)
+    size = 2 * round(window_seconds * rate / 2)
     window = torch.hann_window(size)
     spectrum = _stft(torch.from_numpy(mixture), window)
     target = spectrum.mean(dim=0, keepdim=True).abs()
     estimate = _stft(torch.from_numpy(vocals).mean(dim=0, keepdim=True), window).abs()
-    voice, rest = estimate**EXPONENT, (target - estimate).clamp(min=0) ** EXPONENT
+    voice, rest = estimate**exponent, (target - estimate).clamp(min=0) ** exponent
     mask = voice / (voice + rest + 1e-8)
     top = int(bandwidth / rate * size)
     if top < mask.shape[1]:

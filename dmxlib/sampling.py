@@ -1,14 +1,17 @@
-"""What sampling and refinement are worth: `python -m dmxlib.sampling --data SET --out DIR`.
+"""What ways of sampling and of refining are worth: `python -m dmxlib.sampling --data SET --out DIR`.
 
-sampling.csv has a row for each setting and song: medians of METRICS over the song's sung excerpts, of the drawn
-voice and of the refined one, and the seconds that a second of audio took. `draw` makes sampling.png and
+sampling.csv has a row for each setting and song: medians of METRICS over the song's sung excerpts and how quiet
+it is where nobody sings, of the drawn voice and of the refined one, and the seconds that a second of audio took. `draw` makes sampling.png and
 sampling.md of it.
 """
 
 import argparse
+import importlib.util
 import shlex
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +23,11 @@ from tqdm import tqdm
 from dmxlib import audio, metrics, plots
 from dmxlib.data import Track
 from dmxlib.errors import exit_on_input_error
-from dmxlib.evaluation import Song, load_songs
+from dmxlib.evaluation import Song, load_songs, silence
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
 from dmxlib.robustness_report import markdown
-from dmxlib.systems import bandwidth
+from dmxlib.systems import bandwidth, istft, stft
 
 METRICS = ("sdr", "si_sdr", "lsd", "mel_mae")
 STEPS = 10  # where noise and seeds are compared: a single step adds no noise and has little to average
@@ -78,6 +81,26 @@ class MeanSpectra(VocalSeparationPipeline):
         return torch.istft(mean, 2048, window=window, length=draws[0].shape[-1]).view_as(draws[0])
 
 
+def expectation_maximization(mixture, vocals, rate, bandwidth) -> np.ndarray:
+    """`wiener`, then one EM iteration of `norbert`, which fits a spatial covariance to voice and rest."""
+    import norbert
+
+    first = wiener(mixture, vocals, rate, bandwidth)
+    # (channels, bins, frames) -> (frames, bins, channels)
+    x, voice = (stft(wave).numpy().transpose(2, 1, 0).astype(complex) for wave in (mixture, first))
+    sources, _, _ = norbert.expectation_maximization(np.stack([voice, x - voice], axis=-1), x, iterations=1)
+    return istft(torch.from_numpy(sources[..., 0].transpose(2, 1, 0).astype(np.complex64)), mixture.shape[1])
+
+
+def refinements() -> dict[str, Callable]:
+    """Name -> function of (mixture, vocals, rate, bandwidth); that of `norbert` where it is installed."""
+    found = {f"exponent {p}": partial(wiener, exponent=p) for p in (0.25, 0.35, 0.5, 0.7, 1, 2)}
+    found |= {f"window {size}": partial(wiener, window_seconds=size / 44_100) for size in (1024, 2048, 8192)}
+    if importlib.util.find_spec("norbert"):
+        found["EM"] = expectation_maximization
+    return found
+
+
 def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[str, tuple]:
     """Name -> (pipeline, keywords of its call); `vocals` as in `high_noise`."""
     components = pipeline.components | {"scheduler": high_noise(pipeline, vocals)}
@@ -104,19 +127,21 @@ def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[st
 
 
 def study(pipeline: VocalSeparationPipeline, tracks: list[Track], seed: int = 0) -> pd.DataFrame:
-    """Separate each track with every variant; a row for each of both: setting, track, seconds (of computing,
-    a second of audio), and METRICS, drawn and refined."""
+    """Separate each track with every variant, drawn and refined, and with the default in every refinement; a
+    row for each track and setting: seconds (of computing, a second of audio), and METRICS of both."""
     vocals = codec_chunks(pipeline, tracks)
     rows = []
     for track in tqdm(tracks, desc="sampling", unit="song", disable=None):
-        song, mixture = Song(track), track.mixture()
-        for name, (variant, keywords) in variants(pipeline, vocals).items():
+        song, mixture, duration = Song(track), track.mixture(), track.frames / track.rate
+        settings = [(name, *variant, wiener) for name, variant in variants(pipeline, vocals).items()]
+        settings += [(name, pipeline, {}, refine) for name, refine in refinements().items()]
+        for name, variant, keywords, refine in settings:
             start = time.perf_counter()
             generator = torch.Generator().manual_seed(seed)
             drawn = variant(mixture, track.rate, generator=generator, **keywords).vocals
-            seconds = (time.perf_counter() - start) / (track.frames / track.rate)
-            refined = wiener(mixture, drawn, track.rate, bandwidth(pipeline.codec))
-            figures = medians(song, drawn) | {f"refined_{k}": v for k, v in medians(song, refined).items()}
+            refined = refine(mixture, drawn, track.rate, bandwidth(pipeline.codec))
+            seconds = (time.perf_counter() - start) / duration
+            figures = scores(song, drawn) | {f"refined_{k}": v for k, v in scores(song, refined).items()}
             rows.append({"setting": name, "track": track.name, "seconds": seconds} | figures)
     return pd.DataFrame(rows)
 
@@ -134,8 +159,8 @@ def codec_chunks(pipeline, tracks) -> torch.Tensor:
     return torch.from_numpy(np.stack(chunks))
 
 
-def medians(song: Song, estimate: np.ndarray) -> dict[str, float]:
-    """METRICS over the song's sung excerpts of an estimate (2, frames)."""
+def scores(song: Song, estimate: np.ndarray) -> dict[str, float]:
+    """Medians of METRICS over the song's sung excerpts of an estimate (2, frames), and its silence_db."""
     figures = []
     for place, excerpt in zip(song.places, song.excerpts, strict=True):
         wave = metrics.mono(estimate[:, place], song.track.rate)
@@ -148,7 +173,8 @@ def medians(song: Song, estimate: np.ndarray) -> dict[str, float]:
                 "mel_mae": metrics.mel_mae(*spectral),
             }
         )
-    return pd.DataFrame(figures, columns=METRICS).median().to_dict()
+    quiet = silence(song.track, song.vocals, estimate)["silence_db"]
+    return pd.DataFrame(figures, columns=METRICS).median().to_dict() | {"silence_db": quiet}
 
 
 # -- files ---------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ class CodecStep(torch.nn.Module):
         (Path(folder) / "quantizer.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
-FITTED_EXCERPTS = 2000  # of the training set, that the quantiser is fitted to
+FITTED_EXCERPTS = 1000  # of the training set, that the quantiser is fitted to
 
 
 class Adversary(torch.nn.Module):

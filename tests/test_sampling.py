@@ -1,5 +1,7 @@
 """The sampling study: its variants do what their names say, and its command writes and redraws its files."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ import torch
 from dmxlib import sampling
 from dmxlib.data import load_tracks
 from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.refine import wiener
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,7 @@ def test_means_are_means_of_draws(pipeline, vocals):
 
 
 def test_command_writes_its_files_and_redraws_them(model_folder, toy_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "refinements", lambda: {"exponent 2": partial(wiener, exponent=2)})
     monkeypatch.setattr(
         sampling,
         "variants",
@@ -78,8 +82,20 @@ def test_command_writes_its_files_and_redraws_them(model_folder, toy_root, tmp_p
     flags = ["--model", str(model_folder), "--data", str(toy_root), "--split", "test", "--out", str(tmp_path)]
     sampling.main(flags)
     rows = pd.read_csv(tmp_path / "sampling.csv")
-    assert list(rows.setting.unique()) == ["steps 1", "steps 2", "overlap 0.5"] and (rows.seconds > 0).all()
-    assert rows.notna().all(axis=None) and rows.sdr.nunique() == len(rows)
+    assert list(rows.setting.unique()) == ["steps 1", "steps 2", "overlap 0.5", "exponent 2"]
+    assert rows.drop(columns=["silence_db", "refined_silence_db"]).notna().all(axis=None)
+    assert (rows.seconds > 0).all() and rows.refined_sdr.nunique() == len(rows)
+    drawn = rows[rows.setting.isin(["steps 1", "exponent 2"])].groupby("track").sdr.nunique()
+    assert (drawn == 1).all(), "one step is the default, and a refinement changes nothing before it"
     assert "| steps 2 |" in (tmp_path / "sampling.md").read_text()
     (tmp_path / "sampling.png").unlink()
     assert all(path.exists() for path in sampling.draw(tmp_path))
+
+
+def test_em_keeps_a_voice_that_the_mask_found():
+    time = np.arange(44_100) / 44_100
+    voice, rest = (0.1 * np.outer(image, np.sin(2 * np.pi * f * time)) for image, f in (((1, 1), 440), ((1, 0.2), 1500)))
+    mixture = (voice + rest).astype(np.float32)
+    pytest.importorskip("norbert")
+    refined = sampling.expectation_maximization(mixture, voice.astype(np.float32), 44_100, 12_000)
+    assert np.square(refined - voice).mean() < 1e-3 * np.square(voice).mean()

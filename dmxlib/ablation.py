@@ -8,7 +8,7 @@ The file names the command that trains, its config, what all variants share and 
     variants:
         - {}
         - {mask_channels: 0}
-    scored_on: [data/leave-sodium-out]    # of a separator: data sets whose valid songs it is scored on as well
+    scored_on: [data/leave-sodium-out]    # of a separator: data sets whose valid songs score it as well
     results: results/training/ablations.csv    # runs land in data/runs/ablations/<results' name>/<variant>
 """
 

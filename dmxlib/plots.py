@@ -272,7 +272,7 @@ def speed(ours, sweeps, paper, metrics: dict[str, str]):
 
 
 def quality_by_seconds(settings, titles: dict[str, str]):
-    """Draw scores over computing time, the settings of one kind (their first word) as a line; returns the figure.
+    """Draw scores over computing time, settings of one kind (their first word) as a line; returns the figure.
 
     Args:
         settings: frame over names with the columns seconds, of computing for a second of audio, and each of

@@ -1,8 +1,8 @@
 """What ways of sampling and of refining are worth: `python -m dmxlib.sampling --data SET --out DIR`.
 
 sampling.csv has a row for each setting and song: medians of METRICS over the song's sung excerpts and how quiet
-it is where nobody sings, of the drawn voice and of the refined one, and the seconds that a second of audio took. `draw` makes sampling.png and
-sampling.md of it.
+it is where nobody sings, of the drawn voice and of the refined one, and the seconds that a second of audio took.
+seams.csv says how far the borders of chunks are heard. `draw` makes sampling.png and sampling.md of both.
 """
 
 import argparse
@@ -177,6 +177,46 @@ def scores(song: Song, estimate: np.ndarray) -> dict[str, float]:
     return pd.DataFrame(figures, columns=METRICS).median().to_dict() | {"silence_db": quiet}
 
 
+BORDER_SECONDS = 0.02  # around a border that nothing is cross-faded over
+
+
+def seam(
+    pipeline: VocalSeparationPipeline, track: Track, overlap: float, refine=None, seed: int = 0
+) -> float:
+    """How far a border of chunks is heard: the energy of the difference between two separations whose chunks
+    begin half a chunk apart, where either has a border, over that elsewhere, in dB.
+
+    A border is what is cross-faded, and at least BORDER_SECONDS. At an overlap of a third everything is one.
+    """
+    mixture, rate = track.mixture(), track.rate
+    length = round(pipeline.chunk_seconds * rate)
+    hop = length - int(length * overlap)
+
+    def separate(shift):
+        shifted = np.pad(mixture, ((0, 0), (shift, 0)))
+        generator = torch.Generator().manual_seed(seed)
+        return pipeline(shifted, rate, overlap=overlap, refine=refine, generator=generator).vocals[:, shift:]
+
+    power = np.square(separate(0) - separate(hop // 2)).mean(axis=0)[hop:]  # the first chunk begins at none
+    place, width = np.arange(len(power)), max(length - hop, round(BORDER_SECONDS * rate))
+    border = (place % hop < width) | ((place + hop // 2) % hop < width)
+    return float(10 * np.log10(power[border].mean() / power[~border].mean()))
+
+
+def seams(pipeline: VocalSeparationPipeline, tracks: list[Track]) -> pd.DataFrame:
+    """`seam` of each track: a row for each track and overlap, drawn and refined."""
+    cases = [(track, overlap) for track in tracks for overlap in (0.0, 0.1, 0.2, 0.3)]
+    return pd.DataFrame(
+        {
+            "track": track.name,
+            "overlap": overlap,
+            "seam_db": seam(pipeline, track, overlap),
+            "refined_seam_db": seam(pipeline, track, overlap, "wiener"),
+        }
+        for track, overlap in tqdm(cases, desc="seams", unit="case", disable=None)
+    )
+
+
 # -- files ---------------------------------------------------------------------------------------------------
 
 
@@ -196,9 +236,24 @@ def draw(folder) -> list[Path]:
     rows = pd.read_csv(folder / "sampling.csv")
     figure(rows).savefig(folder / "sampling.png", dpi=110)
     command = (folder / "command.txt").read_text().strip()
-    table = markdown(means(rows).rename(columns=lambda name: name.replace("_", " ")))
-    (folder / "sampling.md").write_text(f"Means over songs, made by `{command}`.\n\n{table}\n")
+    borders = pd.read_csv(folder / "seams.csv").drop(columns="track").groupby("overlap").mean()
+    tables = [
+        markdown(table.rename(columns=lambda name: name.replace("_", " ")))
+        for table in (means(rows), borders)
+    ]
+    (folder / "sampling.md").write_text(REPORT.format(command, *tables))
     return [folder / "sampling.png", folder / "sampling.md"]
+
+
+REPORT = """Means over songs, made by `{}`.
+
+{}
+
+Seams: the energy of the difference between two separations whose chunks begin half a chunk apart, at the borders of
+chunks over that elsewhere, in dB.
+
+{}
+"""
 
 
 @exit_on_input_error
@@ -209,7 +264,11 @@ def main(argv=None) -> None:
     parser.add_argument("--data", default="data/toy", metavar="DIR", help="a prepared data set")
     parser.add_argument("--split", default="valid", help="whose songs to separate")
     parser.add_argument(
-        "--held-out", type=float, default=0.0, metavar="S", help="the last S seconds of the training songs instead"
+        "--held-out",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="the last S seconds of the training songs instead",
     )
     parser.add_argument("--model", default="ldm-dmx-mini", help="one that ships, or a folder")
     parser.add_argument("--out", default="data/sampling", metavar="DIR", help="folder to write to")
@@ -217,9 +276,11 @@ def main(argv=None) -> None:
     pipeline = VocalSeparationPipeline.from_pretrained(options.model)
     pipeline.set_progress_bar_config(disable=True)
     folder = Path(options.out)
-    rows = study(pipeline, load_songs(options.data, options.split, options.held_out)[1])
+    tracks = load_songs(options.data, options.split, options.held_out)[1]
+    tables = {"sampling": study(pipeline, tracks), "seams": seams(pipeline, tracks)}
     folder.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(folder / "sampling.csv", index=False)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
     (folder / "command.txt").write_text(f"python -m dmxlib.sampling {shlex.join(argv)}\n")
     draw(folder)
 

@@ -473,7 +473,9 @@ def test_only_the_named_augmentations_are_applied(sine_track):
     plain, turned = (make_pairs([sine_track], augmentations=names) for names in ((), ["polarity"]))
     signs = set()
     for i in range(8):
-        before, after = (torch.stack([p[i]["vocals"], p[i]["mixture"] - p[i]["vocals"]]) for p in (plain, turned))
+        before, after = (
+            torch.stack([p[i]["vocals"], p[i]["mixture"] - p[i]["vocals"]]) for p in (plain, turned)
+        )
         sign = (before * after).sum(dim=(1, 2)).sign()
         assert torch.allclose(after, sign[:, None, None] * before, atol=1e-6)
         signs.add(tuple(sign.tolist()))

@@ -32,7 +32,9 @@ def test_phase_of_the_estimate_does_not_matter():
     assert np.allclose(wiener(voice + rest, -voice, RATE, 12_000), wiener(voice + rest, voice, RATE, 12_000))
 
 
-@pytest.mark.parametrize(("amplitude", "exponent", "least_db"), [(0, 0.5, 150), (1e-5, 0.5, 49), (1e-5, 1, 99)])
+@pytest.mark.parametrize(
+    ("amplitude", "exponent", "least_db"), [(0, 0.5, 150), (1e-5, 0.5, 49), (1e-5, 1, 99)]
+)
 def test_no_estimate_gives_no_voice(amplitude, exponent, least_db):
     mixture = tones(300, 600)
     refined = wiener(mixture, amplitude * tones(300, 600), RATE, 12_000, exponent)

@@ -9,7 +9,7 @@ import torch
 
 from dmxlib import sampling
 from dmxlib.data import load_tracks
-from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.pipeline import SeparationOutput, VocalSeparationPipeline
 from dmxlib.refine import wiener
 
 
@@ -34,7 +34,9 @@ def test_high_noise_has_unit_mean_variance_and_spares_the_level(pipeline, vocals
     root = sampling.high_noise(pipeline, vocals).root
     covariance = (root @ root.T)[:-1, :-1]
     assert covariance.diagonal().mean() == pytest.approx(1, rel=1e-3)
-    assert torch.linalg.eigvalsh(covariance).max() > 1.5, "some directions keep more of the high frequencies than others"
+    assert torch.linalg.eigvalsh(covariance).max() > 1.5, (
+        "some directions keep more of the high frequencies than others"
+    )
     assert not root[-1].any() and not root[:, -1].any()
 
 
@@ -94,8 +96,32 @@ def test_command_writes_its_files_and_redraws_them(model_folder, toy_root, tmp_p
 
 def test_em_keeps_a_voice_that_the_mask_found():
     time = np.arange(44_100) / 44_100
-    voice, rest = (0.1 * np.outer(image, np.sin(2 * np.pi * f * time)) for image, f in (((1, 1), 440), ((1, 0.2), 1500)))
+    voice, rest = (
+        0.1 * np.outer(image, np.sin(2 * np.pi * f * time)) for image, f in (((1, 1), 440), ((1, 0.2), 1500))
+    )
     mixture = (voice + rest).astype(np.float32)
     pytest.importorskip("norbert")
     refined = sampling.expectation_maximization(mixture, voice.astype(np.float32), 44_100, 12_000)
     assert np.square(refined - voice).mean() < 1e-3 * np.square(voice).mean()
+
+
+class Offset:
+    """In a pipeline's place: each chunk is returned with an offset of its own, so that borders are all that
+    two separations differ by but for a little noise."""
+
+    chunk_seconds = 1.0
+
+    def __init__(self, jump):
+        self.jump = jump
+
+    def __call__(self, mixture, rate, overlap, refine, generator):
+        hop = rate - int(rate * overlap)
+        place = np.arange(mixture.shape[1]) % hop
+        noise = 0.01 * torch.randn(mixture.shape, generator=generator).numpy()
+        return SeparationOutput(vocals=mixture + noise + self.jump * (place < rate - hop))
+
+
+def test_seam_is_zero_without_and_positive_with_jumps_at_borders(toy_root):
+    track = load_tracks(toy_root, "test")[0]
+    assert abs(sampling.seam(Offset(0), track, 0.2)) < 0.5
+    assert sampling.seam(Offset(1), track, 0.2) > 20

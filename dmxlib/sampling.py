@@ -1,6 +1,6 @@
 """What ways of sampling and of refining are worth: `python -m dmxlib.sampling --data SET --out DIR`.
 
-sampling.csv has a row for each setting and song: medians of METRICS over its sung excerpts and how quiet it is
+sampling.csv has a row for each setting and song: medians of METRICS over sung excerpts, and how quiet it is
 where nobody sings, drawn and refined, and the seconds that a second of audio took. seams.csv says how far the
 borders of chunks are heard. `draw` makes sampling.png and sampling.md of both.
 """
@@ -249,8 +249,8 @@ REPORT = """Means over songs, made by `{}`.
 
 {}
 
-Seams: the energy of the difference between two separations whose chunks begin half a chunk apart, at the borders
-of chunks over that elsewhere, in dB.
+Seams: the energy of the difference between two separations whose chunks begin half a chunk apart, at their
+borders over that elsewhere, in dB.
 
 {}
 """

@@ -327,7 +327,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", default="mini", help="what the column size says")
     parser.add_argument("--steps", type=int, help="sampling steps, in place of each system's own number")
     parser.add_argument("--seed", type=int, default=Options.seed)
-    parser.add_argument("--level", choices=("drawn", "projected"), help="of ldm-dmx, in place of its own")
     parser.add_argument("--dnsmos", action="store_true", help="score DNSMOS P.835 as well")
     parser.add_argument("--keep", metavar="DIR", help="keep the estimates there: <system>/<track>/vocals.wav")
     parser.add_argument(
@@ -349,7 +348,7 @@ def main(argv=None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     options = vars(make_parser().parse_args(argv))
     training, tracks = load_songs(options["data"], options["split"], options["held_out"])
-    made_with = {key: options[key] for key in ("model", "steps", "seed", "level")}
+    made_with = {key: options[key] for key in ("model", "steps", "seed")}
     systems = {
         name: make_system(name, Options(**made_with, training=tuple(training))) for name in options["systems"]
     }

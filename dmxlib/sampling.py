@@ -105,6 +105,10 @@ def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[st
     """Name -> (pipeline, keywords of its call); `vocals` as in `high_noise`."""
     components = pipeline.components | {"scheduler": high_noise(pipeline, vocals)}
     own = {key: pipeline.config[key] for key in ("chunk_frames", "level_rule")}
+    rules = {
+        rule: VocalSeparationPipeline(**pipeline.components, **own | {"level_rule": rule})
+        for rule in ("drawn", "projected")
+    }
     high = VocalSeparationPipeline(**components, **own)
     means = {
         "latents": MeanLatents(**pipeline.components, **own),
@@ -119,6 +123,7 @@ def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[st
             for steps in (1, STEPS)
             for what, mean in means.items()
         }
+        | {f"level {rule}": (ruled, {}) for rule, ruled in rules.items()}
         | {f"overlap {share}": (pipeline, {"overlap": share}) for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)}
     )
 

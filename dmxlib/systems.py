@@ -42,14 +42,12 @@ class Options:
         model: a system of `VocalSeparationPipeline.from_pretrained`.
         steps: of sampling; None is each iterative system's own number.
         seed: of all noise; every track starts from it.
-        level: the level rule, see `dmxlib.level`; None is the model's own.
         training: songs to learn a fixed filter from.
     """
 
     model: str = "ldm-dmx-mini"
     steps: int | None = None
     seed: int = 0
-    level: str | None = None
     training: tuple[Track, ...] = ()
 
 
@@ -149,11 +147,9 @@ def bandwidth(model) -> float:
 
 
 def load_pipeline(options: Options) -> VocalSeparationPipeline:
-    """The model with the level rule that the options name."""
+    """The model, quiet."""
     pipeline = VocalSeparationPipeline.from_pretrained(options.model)
     pipeline.set_progress_bar_config(disable=True)
-    if options.level:
-        pipeline.register_to_config(level_rule=options.level)
     return pipeline
 
 

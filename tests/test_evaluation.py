@@ -14,7 +14,7 @@ from dmxlib import baselines, evaluation, metrics, systems
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
 from dmxlib.evaluation import silence
-from dmxlib.pipeline import STEPS
+from dmxlib.pipeline import STEPS, VocalSeparationPipeline
 from dmxlib.refine import wiener
 from dmxlib.systems import Options, make_system
 
@@ -276,7 +276,9 @@ def test_song_without_silence_or_without_voice_is_scored(made):
 @pytest.mark.parametrize("rule", ["drawn", "projected"])
 def test_codec_ceiling_is_the_voice_at_its_level(toy_root, model_folder, rule):
     track = load_tracks(toy_root, "test")[0]
-    wave = make_system("codec-ceiling", Options(model=str(model_folder), level=rule)).separate(track)
+    pipeline = VocalSeparationPipeline.from_pretrained(model_folder)
+    pipeline.register_to_config(level_rule=rule)
+    wave = systems.through_codec(pipeline, track)
     assert wave.shape == (2, track.frames) and np.isfinite(wave).all()
     if rule == "drawn":
         levels = [10 * np.log10(np.square(signal).mean()) for signal in (wave, track.vocals())]

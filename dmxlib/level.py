@@ -1,9 +1,9 @@
 """The vocals' level, which EnCodec's group normalisation throws away: how loud a decoded chunk has to be.
 
-Two rules. "drawn": a level channel stands beside the latents, the U-Net draws it as well, and the decoded
-wave follows it frame by frame. "projected": one gain a chunk, the least-squares fit of the estimate's STFT
-magnitudes to the mixture's over the bins that it dominates, and a gate that the drawn level shuts where
-nobody sings. It is the better one on held-out songs: results/level/ compares them.
+A level channel stands beside the latents, and the U-Net draws it as well. Two rules say what it does. "drawn":
+the decoded wave follows it frame by frame. "averaged": it gives the whole chunk one gain, and shuts a gate where
+nobody sings. The second is the better one on songs that no training has seen (results/sampling): what a frame's
+level misses by averages out over a chunk.
 """
 
 import torch
@@ -58,22 +58,8 @@ def gate(wave: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     return wave * F.interpolate(10 ** (gain_db / 20), wave.shape[-1], mode="linear")
 
 
-def project(wave: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
-    """Scale a decoded wave (batch, channels, T) to the mixture by its magnitudes.
-
-    The first fit takes all bins, the next ones those where the scaled estimate makes up more than half of the
-    mixture's magnitude. Magnitudes, since a fit of waves is biased low by the phase error.
-    """
-    estimate, target = (_magnitudes(signal) for signal in (wave, mixture))
-    dominated = torch.ones_like(target, dtype=torch.bool)
-    for _ in range(3):
-        energy = (estimate.square() * dominated).sum(dim=1, keepdim=True)
-        gain = (estimate * target * dominated).sum(dim=1, keepdim=True) / energy.clamp(min=1e-8)
-        dominated = gain * estimate > target / 2
-    return wave * gain[:, :, None]
-
-
-def _magnitudes(wave):
-    """(batch, channels, T) -> (batch, all bins and frames) of the mid."""
-    window = torch.hann_window(2048, device=wave.device)
-    return torch.stft(wave.mean(dim=1), 2048, window=window, return_complex=True).abs().flatten(1)
+def apply_mean_level(wave: torch.Tensor, levels: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Give a decoded wave (batch, channels, T) the mean power of the levels (batch, 1, F) in dB over
+    `reference`, and `gate` it by them."""
+    power = (10 ** (levels / 10)).mean(dim=2, keepdim=True)
+    return gate(wave * power.sqrt() * reference / rms(wave).clamp(min=1e-8), levels)

@@ -36,7 +36,7 @@ class VocalSeparationPipeline(DiffusionPipeline):
         codec, conditioner, unet, scheduler: the four trained parts.
         chunk_frames: latent frames of a chunk. Group normalisation ties the model to the length it was
             trained with, so that every chunk has exactly this one and the last is padded.
-        level_rule: "drawn" or "projected", see `dmxlib.level`.
+        level_rule: "drawn" or "averaged", see `dmxlib.level`.
     """
 
     def __init__(
@@ -191,10 +191,10 @@ class VocalSeparationPipeline(DiffusionPipeline):
     def decode(self, latents, mixture) -> torch.Tensor:
         """Latents (batch, dimension + 1, F) -> vocals (batch, channels, F * hop) at their level."""
         wave = self.codec.decode(latents[:, :-1])
-        levels = level.from_channel(latents[:, -1:])
-        if self.config.level_rule == "projected":
-            return level.gate(level.project(wave, mixture), levels)
-        return level.apply_levels(wave, levels, level.rms(mixture), self.codec.hop_length)
+        levels, reference = level.from_channel(latents[:, -1:]), level.rms(mixture)
+        if self.config.level_rule == "averaged":
+            return level.apply_mean_level(wave, levels, reference)
+        return level.apply_levels(wave, levels, reference, self.codec.hop_length)
 
 
 def encode_pair(codec: Codec, vocals: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:

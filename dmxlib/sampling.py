@@ -107,7 +107,7 @@ def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[st
     own = {key: pipeline.config[key] for key in ("chunk_frames", "level_rule")}
     rules = {
         rule: VocalSeparationPipeline(**pipeline.components, **own | {"level_rule": rule})
-        for rule in ("drawn", "projected")
+        for rule in ("drawn", "averaged")
     }
     high = VocalSeparationPipeline(**components, **own)
     means = {

@@ -141,7 +141,7 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
         time_channels=config.time_channels,
     )
     parts = (codec, codec.conditioner(), unet, make_scheduler())
-    return VocalSeparationPipeline(*parts, config.chunk_frames, level_rule="projected")  # results/level
+    return VocalSeparationPipeline(*parts, config.chunk_frames, level_rule="averaged")  # results/sampling
 
 
 def make_datasets(config: TrainConfig, codec: Codec):

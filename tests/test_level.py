@@ -112,28 +112,12 @@ def test_gate_shuts_where_the_level_says_so_and_nowhere_else():
     assert abs(loss.item() - level.GATE_SLOPE * (level.FLOOR_DB - level.GATE_DB)) < 0.1
 
 
-def chord(frequencies):
-    t = torch.arange(SAMPLES) / 24_000
-    return sum(torch.sin(2 * torch.pi * frequency * t) for frequency in frequencies)[None, None]
-
-
-@pytest.mark.parametrize("gain", [0.05, 0.2, 1.0])
-def test_projection_recovers_the_gain_beside_another_source(gain):
-    estimate = chord([330, 660, 990, 1320]) * swell(10, 3)
-    mixture = gain * estimate + 0.1 * chord([110, 220, 440, 2000]) + 0.002 * noise()
-    restored = level.project(estimate, mixture)
-    assert decibels(level.rms(restored) / (gain * level.rms(estimate))).abs() < 0.5
-
-
-def test_projection_does_not_depend_on_the_estimates_level_nor_on_the_batch():
-    estimate, mixture = noise(2) * swell(10, 3), noise(2)
-    restored = level.project(estimate, mixture)
-    assert torch.allclose(level.project(7 * estimate, mixture), restored, rtol=1e-3, atol=1e-5)
-    assert torch.allclose(level.project(estimate[1:], mixture[1:]), restored[1:], atol=1e-5)
-    for wave in (level.project(estimate, 0 * mixture), level.project(0 * estimate, mixture)):
-        assert not wave.any()
-
-
-def test_projection_of_a_stereo_estimate():
-    estimate = noise().expand(-1, 2, -1)
-    assert torch.allclose(level.project(estimate, 0.3 * estimate), 0.3 * estimate, atol=1e-4)
+def test_mean_level_is_one_gain_that_restores_the_power():
+    vocals, mixture = 0.03 * noise(2) * swell(10, 3), 0.2 * noise(2)
+    levels, reference = level.frame_levels(vocals, level.rms(mixture), HOP), level.rms(mixture)
+    decoded = vocals * torch.tensor([7.0, 0.1])[:, None, None]
+    restored = level.apply_mean_level(decoded, levels, reference)
+    assert torch.allclose(restored, vocals, rtol=0.05, atol=1e-5)
+    ratio = restored / decoded
+    assert torch.allclose(ratio, ratio[:, :, :1].expand_as(ratio), rtol=1e-3), "loud enough to open the gate"
+    assert not level.apply_mean_level(0 * decoded, levels, reference).any()

@@ -85,7 +85,7 @@ def test_mono_codec_gives_both_channels_alike_and_refined_the_image(tiny_pipelin
 
 
 @pytest.mark.parametrize("refine", [None, "wiener"])
-@pytest.mark.parametrize("rule", ["drawn", "projected"])
+@pytest.mark.parametrize("rule", ["drawn", "averaged"])
 def test_silence_stays_silent(tiny_pipeline, rule, refine):
     model = VocalSeparationPipeline(**tiny_pipeline.components, chunk_frames=64, level_rule=rule)
     wave = noise(3 * CHUNK, 24_000)

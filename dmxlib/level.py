@@ -1,6 +1,6 @@
 """The vocals' level, which EnCodec's group normalisation throws away: how loud a decoded chunk has to be.
 
-A level channel stands beside the latents, and the U-Net draws it as well. Two rules say what it does. "drawn":
+A level channel stands beside the latents, and the U-Net draws it too. Two rules say what it does. "drawn":
 the decoded wave follows it frame by frame. "averaged": it gives the whole chunk one gain, and shuts a gate
 where nobody sings. The second is the better one on songs that no training has seen (results/sampling): what a
 frame's level misses by averages out over a chunk.

@@ -19,7 +19,7 @@ from dmxlib.errors import InputError
 from dmxlib.refine import wiener
 from dmxlib.unet import VocalUNet1D
 
-STEPS = 1  # of sampling; results/steps has the scores of more on held-out songs
+STEPS = 1  # of sampling; results/sampling has the scores of more
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 A level channel stands beside the latents, and the U-Net draws it too. Two rules say what it does. "drawn":
 the decoded wave follows it frame by frame. "averaged": it gives the whole chunk one gain, and shuts a gate
-where nobody sings. The second is the better one on songs that no training has seen (results/sampling): what a
-frame's level misses by averages out over a chunk.
+where nobody sings. The second is the better one where no training has been (results/sampling): what a frame's
+level misses by averages out over a chunk.
 """
 
 import torch

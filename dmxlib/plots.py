@@ -291,7 +291,7 @@ def quality_by_seconds(settings, titles: dict[str, str]):
                 axes.annotate(label, place, (3, 4), textcoords="offset points", fontsize=7)
         axes.set(xscale="log", xlabel="seconds of computing for a second of audio", ylabel=title)
         axes.grid(alpha=0.3)
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=8, frameon=False)
     return figure
 
 

@@ -231,8 +231,9 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(rows: pd.DataFrame):
-    """Quality over seconds of a study's rows."""
-    return plots.quality_by_seconds(means(rows), {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, drawn"})
+    """Quality over seconds of a study's rows; of those whose seconds differ."""
+    drawn = means(rows).filter(regex="^(steps|eta|mean|overlap)", axis="index")
+    return plots.quality_by_seconds(drawn, {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, drawn"})
 
 
 def draw(folder) -> list[Path]:

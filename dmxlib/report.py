@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dmxlib import plots
+from dmxlib import plots, sampling
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.metrics import OCTAVES_HZ, RATE
 from dmxlib.robustness_report import draw
@@ -305,6 +305,8 @@ def main() -> None:
     for folder in sorted(folder for folder in scores if folder.parent.name != "steps"):
         (folder / "scores.md").write_text(score_table(folder))
         print(folder / "scores.md")
+    if Path("results/sampling/sampling.csv").exists():
+        print(*sampling.draw("results/sampling"), sep="\n")
     if Path("results/scores") in scores:
         print(*write_table2("results/scores", "results/tables"), sep="\n")
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from diffusers import DDIMScheduler
+from diffusers.utils.torch_utils import randn_tensor
 from tqdm import tqdm
 
 from dmxlib import audio, metrics, plots
@@ -41,7 +42,7 @@ class HighNoise(DDIMScheduler):
 
     def step(self, model_output, timestep, sample, eta=0.0, generator=None, **_):
         """As DDIMScheduler's."""
-        noise = torch.stack([torch.randn(sample.shape[1:], generator=one) for one in generator])
+        noise = randn_tensor(sample.shape, generator, sample.device, sample.dtype)
         return super().step(model_output, timestep, sample, eta=eta, variance_noise=self.root @ noise)
 
 
@@ -134,12 +135,14 @@ def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[st
 def study(pipeline: VocalSeparationPipeline, tracks: list[Track], seed: int = 0) -> pd.DataFrame:
     """Separate each track with every variant, drawn and refined, and with the default in every refinement; a
     row for each track and setting: seconds (of computing, a second of audio), and METRICS of both."""
-    vocals = codec_chunks(pipeline, tracks)
+    settings = [
+        (name, *variant, wiener)
+        for name, variant in variants(pipeline, codec_chunks(pipeline, tracks)).items()
+    ]
+    settings += [(name, pipeline, {}, refine) for name, refine in refinements().items()]
     rows = []
     for track in tqdm(tracks, desc="sampling", unit="song", disable=None):
         song, mixture, duration = Song(track), track.mixture(), track.frames / track.rate
-        settings = [(name, *variant, wiener) for name, variant in variants(pipeline, vocals).items()]
-        settings += [(name, pipeline, {}, refine) for name, refine in refinements().items()]
         for name, variant, keywords, refine in settings:
             start = time.perf_counter()
             generator = torch.Generator().manual_seed(seed)

@@ -48,7 +48,7 @@ class Browser:
             self.call("DELETE", "")
         finally:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.communicate(timeout=10)
 
     def call(self, method, path, body=None):
         """Send one command; the driver's error becomes a RuntimeError."""

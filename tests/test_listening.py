@@ -477,7 +477,7 @@ def server(package):
     started = Server(package)
     yield started
     started.process.kill()
-    started.process.wait()
+    started.process.communicate()  # closes the pipe as well
     for path in (package / "results").glob("*"):
         path.unlink()
 
@@ -831,7 +831,7 @@ def test_listening_browser_on_a_phone_without_a_server_to_save(package, key, tmp
                 time.sleep(0.05)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     (tmp_path / "sent").mkdir()
     (tmp_path / name).rename(tmp_path / "sent" / name)
     sent, notes = results.read_results(tmp_path / "sent", key)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from tqdm import tqdm
 
@@ -59,6 +59,28 @@ def high_noise(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> HighN
     scheduler.root = torch.zeros([pipeline.unet.config.latent_channels] * 2)
     scheduler.root[:-1, :-1] = axes * deviations @ axes.T
     return scheduler
+
+
+SOLVERS = {"DPM-Solver++": DPMSolverMultistepScheduler, "UniPC": UniPCMultistepScheduler}
+
+
+def with_solver(pipeline: VocalSeparationPipeline, solver: type) -> VocalSeparationPipeline:
+    """The pipeline with another of diffusers' schedulers on its schedule.
+
+    They divide by the signal's amplitude, which is 0 at pure noise: `rescale_betas_zero_snr` makes it 2^-12.
+    """
+    scheduler = solver.from_config(pipeline.scheduler.config, rescale_betas_zero_snr=True)
+    step = scheduler.step
+    # they draw no noise
+    scheduler.step = lambda v, timestep, sample, eta, generator: step(v, timestep, sample)
+    return with_parts(pipeline, scheduler=scheduler)
+
+
+def with_parts(pipeline, pipeline_class=VocalSeparationPipeline, level_rule=None, **parts):
+    """A pipeline with some of its parts exchanged, or its class, or its level rule."""
+    config = pipeline.config
+    own = {"chunk_frames": config.chunk_frames, "level_rule": level_rule or config.level_rule}
+    return pipeline_class(**pipeline.components | parts, **own)
 
 
 class MeanLatents(VocalSeparationPipeline):
@@ -104,19 +126,17 @@ def refinements() -> dict[str, Callable]:
 
 def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[str, tuple]:
     """Name -> (pipeline, keywords of its call); `vocals` as in `high_noise`."""
-    components = pipeline.components | {"scheduler": high_noise(pipeline, vocals)}
-    own = {key: pipeline.config[key] for key in ("chunk_frames", "level_rule")}
-    rules = {
-        rule: VocalSeparationPipeline(**pipeline.components, **own | {"level_rule": rule})
-        for rule in ("drawn", "averaged")
-    }
-    high = VocalSeparationPipeline(**components, **own)
-    means = {
-        "latents": MeanLatents(**pipeline.components, **own),
-        "spectra": MeanSpectra(**pipeline.components, **own),
-    }
+    rules = {rule: with_parts(pipeline, level_rule=rule) for rule in ("drawn", "averaged")}
+    high = with_parts(pipeline, scheduler=high_noise(pipeline, vocals))
+    means = {"latents": with_parts(pipeline, MeanLatents), "spectra": with_parts(pipeline, MeanSpectra)}
+    solvers = {name: with_solver(pipeline, solver) for name, solver in SOLVERS.items()}
     return (
         {f"steps {count}": (pipeline, {"num_inference_steps": count}) for count in (1, 2, 4, 8, 10, 20, 50)}
+        | {
+            f"{name}, steps {count}": (solver, {"num_inference_steps": count})
+            for name, solver in solvers.items()
+            for count in (2, 4, 10)
+        }
         | {f"eta {eta}": (pipeline, {"num_inference_steps": STEPS, "eta": eta}) for eta in (0.4, 1.0)}
         | {"eta 0.4, high noise": (high, {"num_inference_steps": STEPS, "eta": 0.4})}
         | {

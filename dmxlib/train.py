@@ -1,9 +1,9 @@
 """Train a separator: `accelerate launch dmxlib/train.py --config FILE [--key value ...]`.
 
-The key `system` names it: one of dmxlib/baselines/, whose other keys `--system NAME --help` lists, or
-ldm-dmx, the latent diffusion separator of this file. Its stage 1 keeps the conditioner frozen and reads
-latents alone; stage 2 starts from stage 1's model, unfreezes the conditioner and trains it through the
-mixture's samples, at a small learning rate.
+The key `system` names it: one of dmxlib/baselines/, whose other keys `--system NAME --help` lists, student
+(dmxlib/distill.py), or ldm-dmx, the latent diffusion separator of this file. Its stage 1 keeps the
+conditioner frozen and reads latents alone; stage 2 starts from stage 1's model, unfreezes the conditioner and
+trains it through the mixture's samples, at a small learning rate.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.latents import CachedPairs, checksum, encode_batch, pairs_of
 from dmxlib.metrics import si_sdr
-from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.pipeline import STEPS, VocalSeparationPipeline
 from dmxlib.plots import save_spectrograms
 from dmxlib.trainer import TrainerConfig, make_accelerator, train
 from dmxlib.unet import VocalUNet1D
@@ -62,6 +62,8 @@ class TrainStep(torch.nn.Module):
         validation: a dataset of fixed pairs, as the training one's.
         t_power: how t is drawn, see `v_loss`.
     """
+
+    steps = STEPS  # of sampling, in validation
 
     def __init__(
         self,
@@ -106,7 +108,9 @@ class TrainStep(torch.nn.Module):
             # one pair at eight t, with the same noise at every validation
             pair = (tensor.expand(8, -1, -1) for tensor in (latents, condition))
             losses.append(v_loss(self.unet, *pair, seeded_generator(1, number, device=device)))
-            drawn = self.pipeline.sample(condition, generator=torch.Generator().manual_seed(number))
+            drawn = self.pipeline.sample(
+                condition, self.steps, generator=torch.Generator().manual_seed(number)
+            )
             waves = self.pipeline.codec.decode(torch.cat([latents, drawn])[:, :-1]).cpu().numpy()
             si_sdrs.append(si_sdr(*waves))
             if number == 0:
@@ -172,6 +176,10 @@ def main(argv=None) -> None:
     system = peek("system", TrainConfig.system, argv)
     if system == TrainConfig.system:
         config_class, make = TrainConfig, make_training
+    elif system == "student":
+        from dmxlib import distill  # it rests on this module
+
+        config_class, make = distill.DistillConfig, distill.make_training
     else:
         config_class, make = baselines.training(system)
     config = parse_config(config_class, argv, prog="accelerate launch dmxlib/train.py", description=__doc__)

@@ -54,6 +54,19 @@ def test_high_noise_replaces_what_eta_adds(pipeline, vocals):
     assert torch.allclose(run(white, 0.5), run(pipeline.scheduler, 0.5), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", sampling.SOLVERS)
+def test_solvers_sample_the_same_path(pipeline, vocals, name):
+    condition = condition_of(pipeline, vocals)
+
+    def drawn(pipeline, steps):
+        return pipeline.sample(condition, steps, generator=torch.Generator().manual_seed(0))
+
+    other = sampling.with_solver(pipeline, sampling.SOLVERS[name])
+    assert torch.allclose(drawn(other, 1), drawn(pipeline, 1), atol=1e-2)
+    exact, coarse = drawn(pipeline, 200), drawn(pipeline, 10)
+    assert (drawn(other, 10) - exact).norm() < (coarse - exact).norm()
+
+
 def test_means_are_means_of_draws(pipeline, vocals):
     condition = condition_of(pipeline, vocals)
     mean = sampling.MeanLatents(**pipeline.components, chunk_frames=64)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from conftest import reset_accelerate
 from PIL import Image
 from safetensors.torch import load_file
 
-from dmxlib import train, train_codec, trainer
+from dmxlib import distill, train, train_codec, trainer
 from dmxlib.config import parse_config
 from dmxlib.data import seeded_generator
+from dmxlib.distill import DistillConfig, DistillStep
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.train import TrainConfig, TrainStep, make_pipeline
@@ -220,6 +222,71 @@ def test_validation_is_repeatable(cache, tmp_path, monkeypatch):
     with torch.no_grad():
         figures = [step.validate(tmp_path) for _ in range(2)]
     assert figures[0] == figures[1] and np.isfinite(figures[0]["loss"])
+
+
+# -- a student -----------------------------------------------------------------------------------------------
+
+
+def make_student(cache, stage1, **settings):
+    config = DistillConfig(pretrained_model_name_or_path=str(stage1 / "model"), **settings)
+    pipeline = VocalSeparationPipeline.from_pretrained(stage1 / "model")
+    return DistillStep(pipeline, CachedPairs(cache.output_dir, "condition", validation=True), config)
+
+
+def student_loss(step, cache):
+    pairs = CachedPairs(cache.output_dir, "condition")
+    return step(torch.utils.data.default_collate([pairs[0], pairs[1]]), seeded_generator(0))
+
+
+def test_ddim_steps_of_any_length_agree_where_v_is_exact():
+    """Of data that are one point the exact v is known, and every path is straight."""
+    (point, noise), t = torch.randn(2, 3, 4, 8, generator=seeded_generator(0)), torch.tensor([1.0, 0.7, 0.4])
+    (alpha, sigma), (alpha_end, sigma_end) = distill.amplitudes(t), distill.amplitudes(t / 2)
+
+    def unet(z, timestep, condition):
+        alpha, sigma = distill.amplitudes((timestep + 1) / 1000)
+        return SimpleNamespace(sample=(alpha * z - point) / sigma)
+
+    start = alpha * point + sigma * noise
+    end = distill.ddim_step(unet, start, t, t / 2, None)
+    torch.testing.assert_close(end, alpha_end * point + sigma_end * noise)
+    torch.testing.assert_close(distill.ddim_step(unet, end, t / 2, 0 * t, None), point)
+
+
+def test_student_has_nothing_to_learn_from_a_teacher_of_its_own_steps(cache, stage1):
+    assert student_loss(make_student(cache, stage1, teacher_steps=4, student_steps=4), cache) < 1e-6
+    assert student_loss(make_student(cache, stage1, teacher_steps=4, student_steps=1), cache) > 1e-3
+    assert student_loss(make_student(cache, stage1, teacher_steps=4, method="consistency"), cache) > 1e-5
+
+
+@pytest.mark.parametrize("method", distill.METHODS)
+def test_student_learns_where_its_teacher_goes(cache, stage1, method):
+    step = make_student(cache, stage1, teacher_steps=4, method=method)
+    (teacher,) = step._teacher
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    optimizer, losses = torch.optim.AdamW(step.parameters(), 1e-2), []
+    for _ in range(60):
+        loss = student_loss(step, cache)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    assert same(before, teacher.state_dict()) and not any("teacher" in key for key in step.state_dict())
+
+
+def test_student_trains_by_command(flags, stage1, tmp_path):
+    sizes = ("chunk_frames", "level_channels", "attention_from", "fourier_channels", "time_channels")
+    arguments = [
+        flag for flag in flags(tmp_path / "run", max_train_steps=2) if not flag[2:].startswith(sizes)
+    ]
+    model = f"--pretrained_model_name_or_path={stage1 / 'model'}"
+    run([*arguments, model, "--system=student", "--teacher_steps=2"])
+    assert list(log_of(tmp_path / "run")) == [1, 2]
+    assert not same(parts(tmp_path / "run")["unet"], parts(stage1)["unet"])
+    for wrong in ("--method=magic", "--student_steps=3"):
+        with pytest.raises(SystemExit, match="^error: (method|teacher_steps) is .*; choose "):
+            run([*arguments, model, "--system=student", wrong])
 
 
 # -- what cannot be used ------------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""Teach a separator to sample in few steps what its teacher samples in many.
+
+`accelerate launch dmxlib/train.py --config dmxlib/configs/mini_student.yaml`: the student begins as its
+teacher, the system that `pretrained_model_name_or_path` names. Two ways (`method`):
+- "segments": a step of the student goes where teacher_steps / student_steps of the teacher's go. At twice as
+  many it is progressive distillation (Salimans and Ho 2022, arXiv 2202.00512; the next run begins with this
+  one's model), at a single step of the student's direct regression of the teacher's result.
+- "consistency": what the student draws from one point of the teacher's path is what it draws from the next
+  (Song and others 2023, arXiv 2303.01469; Luo and others 2023, arXiv 2310.04378).
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+
+from dmxlib.diffusion import NUM_TRAIN_TIMESTEPS, alpha_sigma
+from dmxlib.errors import InputError
+from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.train import TrainConfig, TrainStep, make_datasets
+
+METHODS = ("segments", "consistency")
+
+
+@dataclass
+class DistillConfig(TrainConfig):
+    """A training's settings; those of the U-Net's size are the teacher's own."""
+
+    system: str = "student"
+    pretrained_model_name_or_path: str = "ldm-dmx-mini"
+    method: str = "segments"
+    teacher_steps: int = 50
+    student_steps: int = 1
+
+
+class DistillStep(TrainStep):
+    """The student with its loss; see the module.
+
+    Raises InputError for an unknown method, or steps of the teacher's that the student's do not divide.
+    """
+
+    def __init__(self, pipeline: VocalSeparationPipeline, validation, config: DistillConfig):
+        super().__init__(pipeline, train_conditioner=False, validation=validation)
+        if config.method not in METHODS:
+            raise InputError(f"method is {config.method}; choose {' or '.join(METHODS)}.")
+        if config.student_steps < 1 or config.teacher_steps % config.student_steps:
+            raise InputError(
+                f"teacher_steps is {config.teacher_steps}; choose a multiple of student_steps, "
+                f"{config.student_steps}."
+            )
+        self.config, self.steps = config, config.student_steps
+        self._teacher = (copy.deepcopy(pipeline.unet).requires_grad_(False).eval(),)  # hidden, never saved
+
+    def forward(self, batch, generator):
+        """Squared error of the student's v at noisy latents from the one that the teacher's path asks for."""
+        latents, condition = self.encode(batch)
+        consistent, steps = self.config.method == "consistency", self.config.teacher_steps
+        parts = steps if consistent else self.config.student_steps
+        device = latents.device
+        end = torch.randint(parts, (len(latents),), generator=generator, device=device) / parts
+        t = end + 1 / parts
+        noise = torch.randn(latents.shape, generator=generator, device=device)
+        (alpha, sigma), (alpha_end, sigma_end) = amplitudes(t), amplitudes(end)
+        noisy = alpha * latents + sigma * noise
+        with torch.no_grad():
+            reached = self.teach(noisy, t, end, condition, steps // parts)
+            if consistent:
+                x = ddim_step(self.unet, reached, end, torch.zeros_like(end), condition)
+            else:  # the z_0 with which one step from t reaches it
+                x = (reached - sigma_end / sigma * noisy) / (alpha_end - sigma_end / sigma * alpha)
+        return torch.nn.functional.mse_loss(
+            predict(self.unet, noisy, t, condition), (alpha * noisy - x) / sigma
+        )
+
+    def teach(self, z, t, end, condition, steps):
+        """z at t (batch,) -> where so many of the teacher's steps take it, at `end` (batch,)."""
+        (teacher,) = self._teacher
+        halves = teacher.mixture_halves(condition, z.shape[-1])
+        for step in range(steps):
+            now, following = (torch.lerp(t, end, (step + more) / steps) for more in (0, 1))
+            z = ddim_step(teacher, z, now, following, halves)
+        return z
+
+
+def ddim_step(unet, z, t, end, condition):
+    """z at t (batch,) -> z at `end` (batch,); at 0 it is the z_0 that the U-Net sees in z."""
+    (alpha, sigma), (alpha_end, sigma_end) = amplitudes(t), amplitudes(end)
+    v = predict(unet, z, t, condition)
+    return alpha_end * (alpha * z - sigma * v) + sigma_end * (sigma * z + alpha * v)
+
+
+def predict(unet, z, t, condition):
+    """The U-Net's v for z (batch, channels, F) at t (batch,)."""
+    return unet(z, t * NUM_TRAIN_TIMESTEPS - 1, condition).sample.float()
+
+
+def amplitudes(t):
+    """`alpha_sigma` of t (batch,), to multiply latents with."""
+    return (amplitude[:, None, None] for amplitude in alpha_sigma(t))
+
+
+def make_training(config: DistillConfig, device):
+    """What `dmxlib.trainer.train` takes."""
+    pipeline = VocalSeparationPipeline.from_pretrained(config.pretrained_model_name_or_path)
+    config.chunk_frames = pipeline.config.chunk_frames
+    training, validation = make_datasets(config, pipeline.codec)
+    return DistillStep(pipeline.to(device), validation, config), training

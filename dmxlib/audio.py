@@ -17,6 +17,7 @@ import soxr
 from dmxlib.errors import InputError
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".mp4")
+SILENCE_DBFS = -60.0  # RMS below which nobody sings
 
 
 @contextlib.contextmanager
@@ -114,6 +115,12 @@ def resample(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 def fit(audio: np.ndarray, frames: int) -> np.ndarray:
     """(channels, any) -> (channels, frames): cut, or padded with silence, at the end."""
     return np.pad(audio[:, :frames], ((0, 0), (0, max(0, frames - audio.shape[1]))))
+
+
+def level_dbfs(wave: np.ndarray) -> float:
+    """RMS of (channels, frames) in dB relative to full scale; silence is -inf."""
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10(np.mean(np.square(wave, dtype=np.float64))))
 
 
 @contextlib.contextmanager

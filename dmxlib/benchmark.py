@@ -37,10 +37,10 @@ from dmxlib import audio, baselines, fast_codec, plots, report, separate
 from dmxlib.baselines.base import new_model
 from dmxlib.codec import OFFICIAL, Codec
 from dmxlib.config import from_values, read_yaml
-from dmxlib.data import seeded_generator
 from dmxlib.errors import exit_on_input_error
 from dmxlib.latents import encode_batch
 from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.seeds import seeded_generator
 from dmxlib.train import TrainConfig, TrainStep, new_pipeline
 from dmxlib.trainer import git_commit
 

@@ -1,4 +1,4 @@
-"""Tracks, the data sets behind them, and random training pairs with the paper's augmentations.
+"""Tracks, the data sets behind them, and random training pairs of vocals and mixture.
 
 `python -m dmxlib.data prepare SET DST` makes a data set ready once: `DST/<split>/<track>/{mixture,vocals}.*`,
 the layout of MUSDB18-HQ, which every other module reads with `load_tracks`.
@@ -6,22 +6,22 @@ the layout of MUSDB18-HQ, which every other module reads with `load_tracks`.
 
 import argparse
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import scipy.fft
 import torch
 import yaml
 from tqdm import tqdm
 
 from dmxlib import audio
+from dmxlib.augment import AUGMENTATIONS, CHANGES, PITCH_SEMITONES, REMIXES, over
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.seeds import choice, seeded_generator, uniform
 
 SPLITS = ("train", "valid", "test")
-SILENCE_DBFS = -60.0  # RMS below which nobody sings
 
 
 @dataclass(frozen=True)
@@ -172,124 +172,6 @@ def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[Trac
 
 
 # -- training pairs ------------------------------------------------------------------------------------------
-# A pair is (vocals, accompaniment), each (channels, frames). Every augmentation is a function of
-# (pair, generator), of REMIXES of (pair, another pair, generator).
-
-Pair = tuple[np.ndarray, np.ndarray]
-
-
-def seeded_generator(*key: int, device="cpu") -> torch.Generator:
-    """A generator that follows from a tuple of integers alone, such as (seed, epoch, index)."""
-    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(seed >> np.uint64(1)))
-
-
-def uniform(generator: torch.Generator, low: float, high: float) -> float:
-    """One draw from [low, high)."""
-    return low + (high - low) * torch.rand((), generator=generator).item()
-
-
-def choice(items: Sequence, generator: torch.Generator):
-    """One of the items, each with equal probability."""
-    return items[int(torch.randint(len(items), (), generator=generator))]
-
-
-def coin(generator: torch.Generator) -> bool:
-    """True half of the time."""
-    return uniform(generator, 0, 1) < 0.5
-
-
-def polarity(pair: Pair, generator: torch.Generator) -> Pair:
-    """Invert the sign of each source half of the time."""
-    return tuple(-source if coin(generator) else source for source in pair)
-
-
-def channel_flip(pair: Pair, generator: torch.Generator) -> Pair:
-    """Exchange left and right of each source half of the time."""
-    return tuple(source[::-1] if coin(generator) else source for source in pair)
-
-
-PITCH_SEMITONES = 2.0  # ours
-
-
-def pitch_shift(pair: Pair, generator: torch.Generator) -> Pair:
-    """Shift both sources together by up to PITCH_SEMITONES either way; the length changes by the same factor.
-
-    By resampling, tempo and formants with it: cheap enough to be done anew for every pair, and free of the
-    artifacts of a phase vocoder, which the model would learn to generate.
-    """
-    factor = 2 ** (uniform(generator, -PITCH_SEMITONES, PITCH_SEMITONES) / 12)
-    return tuple(audio.resample(source, 10_000, round(10_000 / factor)) for source in pair)
-
-
-TONE_DB, TONE_OCTAVES = 6.0, 7  # ours
-
-
-def tone(pair: Pair, generator: torch.Generator) -> Pair:
-    """Another tone for each source: a gain of up to TONE_DB either way at each octave below the highest
-    frequency, straight lines between them, no change of phase."""
-    return tuple(_with_tone(source, generator) for source in pair)
-
-
-def _with_tone(source, generator):
-    gains_db = [uniform(generator, -TONE_DB, TONE_DB) for _ in range(TONE_OCTAVES)]
-    size = scipy.fft.next_fast_len(source.shape[1], real=True)
-    spectrum = scipy.fft.rfft(source, size)
-    octaves = np.log2(np.linspace(0, 1, spectrum.shape[1])[1:], dtype=np.float32)
-    gain_db = np.interp(octaves, np.arange(1 - TONE_OCTAVES, 1), gains_db).astype(np.float32)
-    spectrum[:, 1:] *= 10 ** (gain_db / 20)
-    return scipy.fft.irfft(spectrum, size)[:, : source.shape[1]]
-
-
-LEVEL_DB = (-12.0, 6.0)  # of the vocals over the accompaniment
-
-
-def levels(pair: Pair, generator: torch.Generator) -> Pair:
-    """Bring the vocals to a drawn level of LEVEL_DB over the accompaniment, where neither is silent, then
-    both alike to a peak of at most 1."""
-    vocals, accompaniment = pair
-    target = uniform(generator, *LEVEL_DB)
-    own, other = level_dbfs(vocals), level_dbfs(accompaniment)
-    if min(own, other) > SILENCE_DBFS:
-        vocals = vocals * np.float32(10 ** ((target + other - own) / 20))
-    peak = max(1.0, float(np.abs(vocals + accompaniment).max()))
-    return vocals / peak, accompaniment / peak
-
-
-def over(pair: Pair, other: Pair) -> Pair:
-    """The vocals of one excerpt over the accompaniment of another."""
-    return pair[0], audio.fit(other[1], pair[0].shape[1])  # songs shorter than an excerpt give shorter ones
-
-
-def stem_remix(pair: Pair, other: Pair, generator: torch.Generator) -> Pair:
-    """The vocals of one excerpt over the accompaniment of another half of the time."""
-    return over(pair, other) if coin(generator) else pair
-
-
-LAYER_DB = (-12.0, 0.0)  # ours
-
-
-def layer(pair: Pair, other: Pair, generator: torch.Generator) -> Pair:
-    """Another accompaniment under the excerpt's half of the time, quieter by a draw from LAYER_DB."""
-    if not coin(generator):
-        return pair
-    vocals, accompaniment = pair
-    added = audio.fit(other[1], accompaniment.shape[1])
-    if min(levels_db := [level_dbfs(accompaniment), level_dbfs(added)]) > SILENCE_DBFS:
-        drop = uniform(generator, *LAYER_DB)
-        added = added * np.float32(10 ** ((drop + levels_db[0] - levels_db[1]) / 20))
-    return vocals, accompaniment + added
-
-
-REMIXES = {"stem_remix": stem_remix, "layer": layer}
-CHANGES = {
-    "polarity": polarity,
-    "channel_flip": channel_flip,
-    "pitch_shift": pitch_shift,
-    "tone": tone,
-    "levels": levels,
-}
-AUGMENTATIONS = (*REMIXES, *CHANGES)  # in the order they are applied in
 
 
 class VocalPairs(torch.utils.data.Dataset):
@@ -348,7 +230,7 @@ class VocalPairs(torch.utils.data.Dataset):
         for _ in range(100):  # an almost silent data set still ends
             track = self._draw(self.singers, generator)
             pair = self._excerpt(track, generator)
-            if level_dbfs(pair[0]) > SILENCE_DBFS or uniform(generator, 0, 1) < self.SILENT_KEPT:
+            if audio.level_dbfs(pair[0]) > audio.SILENCE_DBFS or uniform(generator, 0, 1) < self.SILENT_KEPT:
                 break
         return track, pair
 
@@ -384,12 +266,6 @@ def training_pairs(config, seconds: float, rate: int, channels: int) -> tuple[Vo
     excerpts = (seconds, rate, channels)
     training = VocalPairs(kept, config.pairs, *excerpts, config.seed, config.augmentations)
     return training, VocalPairs(held, config.validation_pairs, *excerpts, seed=1, augmentations=())
-
-
-def level_dbfs(wave: np.ndarray) -> float:
-    """RMS of (channels, frames) in dB relative to full scale; silence is -inf."""
-    with np.errstate(divide="ignore"):
-        return float(10 * np.log10(np.mean(np.square(wave, dtype=np.float64))))
 
 
 # -- preparation ---------------------------------------------------------------------------------------------

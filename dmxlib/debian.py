@@ -26,18 +26,9 @@ import soundfile as sf
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.data import (
-    SILENCE_DBFS,
-    SPLITS,
-    Song,
-    Track,
-    choice,
-    level_dbfs,
-    load_sources,
-    seeded_generator,
-    uniform,
-)
+from dmxlib.data import SPLITS, Song, Track, load_sources
 from dmxlib.errors import InputError
+from dmxlib.seeds import choice, seeded_generator, uniform
 
 RATE = 44_100
 VOICE_DBFS, MUSIC_DBFS = -26.0, -20.0  # the album's singers lie 2 to 16 dB under the accompaniment
@@ -308,7 +299,7 @@ def clean(path: Path) -> np.ndarray | None:
         wave, rate = audio.read(path)
     except InputError:
         return None
-    if rate < LOWEST_RATE or level_dbfs(wave) < SILENCE_DBFS:
+    if rate < LOWEST_RATE or audio.level_dbfs(wave) < audio.SILENCE_DBFS:
         return None
     voice = audio.resample(audio.match_channels(wave, 1), rate, RATE)
     voice = scipy.signal.sosfilt(HIGH_PASS, voice).astype(np.float32)
@@ -330,10 +321,10 @@ def write_piece(path: Path, piece: Path) -> float:
             wave, _ = librosa.effects.trim(audio.read(piece, start, frames)[0], top_db=50)
         except InputError:
             return 0
-        if wave.shape[1] < SHORTEST_PIECE_SECONDS * rate or level_dbfs(wave) < SILENCE_DBFS:
+        if wave.shape[1] < SHORTEST_PIECE_SECONDS * rate or audio.level_dbfs(wave) < audio.SILENCE_DBFS:
             return 0
         wave = audio.resample(wave, rate, RATE)
-        gain = 10 ** ((MUSIC_DBFS - level_dbfs(wave)) / 20)
+        gain = 10 ** ((MUSIC_DBFS - audio.level_dbfs(wave)) / 20)
         audio.write(path, wave * min(gain, 0.99 / np.abs(wave).max()), RATE, "PCM_16")
     return sf.info(path).duration
 

@@ -32,7 +32,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from dmxlib import audio, metrics
-from dmxlib.data import SILENCE_DBFS, Track, hold_out, level_dbfs, load_tracks
+from dmxlib.data import Track, hold_out, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.metrics import RATE
 from dmxlib.pipeline import VocalSeparationPipeline
@@ -164,7 +164,7 @@ def silence(track: Track, vocals: np.ndarray, estimate: np.ndarray) -> dict[str,
     good); and the share of sung tenths of a second where it lies more than 30 dB under the true vocals."""
     is_sung, size = above(vocals, track.rate, SUNG_DBFS), round(SUNG_FRAME_SECONDS * track.rate)
     run = round(1 / SUNG_FRAME_SECONDS)
-    silent = np.convolve(~above(vocals, track.rate, SILENCE_DBFS), np.ones(run), "valid") > run - 0.5
+    silent = np.convolve(~above(vocals, track.rate, audio.SILENCE_DBFS), np.ones(run), "valid") > run - 0.5
     silent = np.convolve(silent, np.ones(run)) > 0.5  # every tenth that lies in a silent second
     mixture = track.mixture()
 
@@ -172,7 +172,9 @@ def silence(track: Track, vocals: np.ndarray, estimate: np.ndarray) -> dict[str,
         return wave[:, : len(frames) * size].reshape(2, -1, size)[:, frames]
 
     lost = level_rows(select(estimate, is_sung)) < level_rows(select(vocals, is_sung)) - 30
-    levels = [level_dbfs(select(wave, silent)) if silent.any() else np.nan for wave in (mixture, estimate)]
+    levels = [
+        audio.level_dbfs(select(wave, silent)) if silent.any() else np.nan for wave in (mixture, estimate)
+    ]
     return {
         "silence_db": levels[0] - levels[1],
         "sung_frames_lost": float(lost.mean()) if is_sung.any() else np.nan,

@@ -34,9 +34,10 @@ from tqdm import tqdm
 from dmxlib import audio, metrics
 from dmxlib.codec import Codec, mid_rms
 from dmxlib.config import parse_config
-from dmxlib.data import SPLITS, Track, level_dbfs, load_tracks, seeded_generator
+from dmxlib.data import SPLITS, Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.robustness_report import NOISE, TABLES, draw, report
+from dmxlib.seeds import seeded_generator
 from dmxlib.trainer import git_commit
 
 AXIS = tuple(sorted((*NOISE, 1e-4, 0.003, 0.03, 0.3, 3.0)))
@@ -174,7 +175,7 @@ def excerpts(track: Track, codec: Codec, config: RobustnessConfig) -> list[np.nd
     waves = list(audio.chunks([track.vocals()], length, length))
     if config.excerpts_per_track is None:
         return waves
-    sung = [wave for wave in waves if level_dbfs(wave) > SUNG_DBFS] or waves
+    sung = [wave for wave in waves if audio.level_dbfs(wave) > SUNG_DBFS] or waves
     places = np.linspace(0, len(sung) - 1, min(config.excerpts_per_track, len(sung)))
     return [sung[round(place)] for place in places]
 

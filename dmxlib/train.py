@@ -13,15 +13,16 @@ import numpy as np
 import torch
 
 from dmxlib import baselines
+from dmxlib.augment import AUGMENTATIONS
 from dmxlib.codec import Codec
 from dmxlib.config import parse_config, peek
-from dmxlib.data import AUGMENTATIONS, seeded_generator
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.latents import CachedPairs, checksum, encode_batch, pairs_of
 from dmxlib.metrics import si_sdr
 from dmxlib.pipeline import STEPS, VocalSeparationPipeline
 from dmxlib.plots import save_spectrograms
+from dmxlib.seeds import seeded_generator
 from dmxlib.trainer import TrainerConfig, make_accelerator, train
 from dmxlib.unet import VocalUNet1D
 

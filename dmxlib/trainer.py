@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dmxlib.config import write_yaml
-from dmxlib.data import seeded_generator
 from dmxlib.errors import InputError
 from dmxlib.muon import Muon
+from dmxlib.seeds import seeded_generator
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 150, a diverged model all

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from dmxlib import baselines, metrics, train
 from dmxlib.baselines import base
 from dmxlib.config import from_values, peek, read_yaml
-from dmxlib.data import load_tracks, seeded_generator
+from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
+from dmxlib.seeds import seeded_generator
 
 TRAINED = list(baselines.TRAINED)
 CONFIGS = Path(train.__file__).parent / "configs"

@@ -10,7 +10,9 @@ import soundfile as sf
 import torch
 
 from dmxlib import audio, data, toy
+from dmxlib.augment import AUGMENTATIONS
 from dmxlib.errors import InputError
+from dmxlib.seeds import seeded_generator
 
 needs_ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None, reason="ffmpeg, which musdb needs, is missing"
@@ -301,118 +303,6 @@ def test_wrong_command_line(capsys, arguments):
     assert exit.value.code == 2 and "Traceback" not in capsys.readouterr().err
 
 
-# -- augmentations -------------------------------------------------------------------------------------------
-
-
-def seeds(count=64):
-    return [data.seeded_generator(seed) for seed in range(count)]
-
-
-@pytest.fixture
-def pair(rng):
-    return tuple(0.2 * rng.uniform(-1, 1, (2, 2, 500)).astype(np.float32))
-
-
-def choices(transform, pair, options):
-    """Which option each source took, for 64 seeds; fails where it took none."""
-    taken = []
-    for generator in seeds():
-        changed = transform(pair, generator)
-        taken.append(
-            tuple(
-                [np.array_equal(option(source), new) for option in options].index(True)
-                for source, new in zip(pair, changed, strict=True)
-            )
-        )
-    return taken
-
-
-@pytest.mark.parametrize(
-    "transform, options",
-    [
-        (data.polarity, (lambda source: source, lambda source: -source)),
-        (data.channel_flip, (lambda source: source, lambda source: source[::-1])),
-    ],
-)
-def test_polarity_and_channel_flip_of_each_source(pair, transform, options):
-    taken = choices(transform, pair, options)
-    assert set(taken) == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    assert all(20 < sum(choice) < 44 for choice in zip(*taken, strict=True))  # of 64
-
-
-def test_pitch_shift_moves_both_sources_by_the_drawn_factor():
-    pair, rate = (tone(440, 1, 16_000), tone(1500, 1, 16_000)), 16_000
-    factors = []
-    for generator, twin in zip(seeds(8), seeds(8), strict=True):
-        semitones = data.uniform(twin, -data.PITCH_SEMITONES, data.PITCH_SEMITONES)
-        factors.append(2 ** (semitones / 12))
-        shifted = data.pitch_shift(pair, generator)
-        assert shifted[0].shape == shifted[1].shape
-        assert shifted[0].shape[1] == pytest.approx(rate / factors[-1], abs=2)
-        for source, frequency in zip(shifted, (440, 1500), strict=True):
-            assert spectral_peak(source[0], rate) == pytest.approx(frequency * factors[-1], rel=1e-3)
-    assert min(factors) < 0.95 and max(factors) > 1.05
-
-
-def test_tone_changes_magnitudes_within_bounds_and_no_phase(rng):
-    pair = tuple(rng.normal(size=(2, 2, 5000)).astype(np.float32))  # of a length that FFTs are quick at
-    for before, after in zip(pair, data.tone(pair, data.seeded_generator(1)), strict=True):
-        ratio = (np.fft.rfft(after) / np.fft.rfft(before))[:, 1:]
-        gains_db = 20 * np.log10(np.abs(ratio))
-        assert np.abs(np.angle(ratio)).max() < 1e-2
-        assert np.abs(gains_db).max() <= data.TONE_DB + 0.01 and np.ptp(gains_db) > 3
-        assert np.allclose(gains_db[0], gains_db[1], atol=0.1), "left and right alike"
-        assert np.abs(np.diff(gains_db[0])[1000:]).max() < 0.1, "smooth"
-
-
-def level_over(pair):
-    return data.level_dbfs(pair[0]) - data.level_dbfs(pair[1])
-
-
-def test_levels_draws_the_vocals_level_over_the_accompaniment(pair):
-    drawn = []
-    for generator, twin in zip(seeds(), seeds(), strict=True):
-        leveled = data.levels(pair, generator)
-        drawn.append(level_over(leveled))
-        assert drawn[-1] == pytest.approx(data.uniform(twin, *data.LEVEL_DB), abs=1e-3)
-        assert np.array_equal(leveled[1], pair[1])  # quiet enough not to be touched
-    assert data.LEVEL_DB[0] <= min(drawn) < -9 and 3 < max(drawn) <= data.LEVEL_DB[1]
-
-
-def test_levels_leaves_silence_alone(pair):
-    for quiet in ((0 * pair[0], pair[1]), (1e-5 * pair[0], pair[1]), (pair[0], 0 * pair[1])):
-        assert all(map(np.array_equal, data.levels(quiet, data.seeded_generator(1)), quiet))
-
-
-def test_levels_keeps_the_peak_below_one(pair):
-    loud = tuple(50 * source for source in pair)
-    for generator, twin in zip(seeds(16), seeds(16), strict=True):
-        vocals, accompaniment = data.levels(loud, generator)
-        assert np.abs(vocals + accompaniment).max() == pytest.approx(1, abs=1e-6)
-        drawn = data.uniform(twin, *data.LEVEL_DB)
-        assert level_over((vocals, accompaniment)) == pytest.approx(drawn, abs=1e-3)
-
-
-def test_stem_remix_takes_the_others_accompaniment(pair, rng):
-    other = tuple(rng.uniform(-1, 1, (2, 2, 500)).astype(np.float32))
-    remixed = [data.stem_remix(pair, other, generator) for generator in seeds()]
-    assert all(np.array_equal(vocals, pair[0]) for vocals, _ in remixed)
-    taken = [np.array_equal(accompaniment, other[1]) for _, accompaniment in remixed]
-    kept = [np.array_equal(accompaniment, pair[1]) for _, accompaniment in remixed]
-    assert 20 < sum(taken) < 44 and sum(taken) + sum(kept) == 64
-
-
-def test_layer_puts_another_accompaniment_under_half_of_them(pair, rng):
-    other = tuple(rng.uniform(-1, 1, (2, 2, 500)).astype(np.float32))
-    layered = [data.layer(pair, other, generator) for generator in seeds()]
-    assert all(np.array_equal(vocals, pair[0]) for vocals, _ in layered)
-    added = [accompaniment - pair[1] for _, accompaniment in layered if accompaniment is not pair[1]]
-    drops = [data.level_dbfs(part) - data.level_dbfs(pair[1]) for part in added]
-    assert 20 < len(added) < 44
-    assert data.LAYER_DB[0] - 0.1 <= min(drops) < -9 and -3 < max(drops) <= data.LAYER_DB[1] + 0.1
-    assert all(abs(np.corrcoef(part[0], other[1][0])[0, 1]) > 0.999 for part in added)
-
-
 # -- pairs ---------------------------------------------------------------------------------------------------
 
 
@@ -446,7 +336,7 @@ def test_pairs_do_not_depend_on_the_worker(toy_root):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("augmentations", [data.AUGMENTATIONS, ()])
+@pytest.mark.parametrize("augmentations", [AUGMENTATIONS, ()])
 def test_pairs_shape_and_range(toy_root, channels, augmentations):
     pairs = make_pairs(data.load_tracks(toy_root, "train"), channels=channels, augmentations=augmentations)
     for i in range(4):
@@ -456,7 +346,7 @@ def test_pairs_shape_and_range(toy_root, channels, augmentations):
         assert item["mixture"].abs().max() <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("augmentations", [data.AUGMENTATIONS, ()])
+@pytest.mark.parametrize("augmentations", [AUGMENTATIONS, ()])
 def test_mixture_is_vocals_and_accompaniment(sine_track, augmentations):
     pairs = make_pairs([sine_track], augmentations=augmentations)
     for i in range(4):
@@ -514,8 +404,8 @@ def test_wholly_silent_vocals_end(tmp_path):
 
 
 def test_level_dbfs():
-    assert data.level_dbfs(np.full((2, 100), 0.1)) == pytest.approx(-20)
-    assert data.level_dbfs(np.zeros((2, 100))) == -np.inf
+    assert audio.level_dbfs(np.full((2, 100), 0.1)) == pytest.approx(-20)
+    assert audio.level_dbfs(np.zeros((2, 100))) == -np.inf
 
 
 # -- voices and pieces apart, several data sets --------------------------------------------------------------
@@ -541,7 +431,7 @@ def test_sources_are_tracks_of_one_stem(sources_root, toy_root):
     assert data.load_sources(toy_root, "train") == []
 
 
-@pytest.mark.parametrize("augmentations", [data.AUGMENTATIONS, ()])
+@pytest.mark.parametrize("augmentations", [AUGMENTATIONS, ()])
 def test_a_voice_alone_is_always_remixed(sources_root, augmentations):
     tracks = data.load_sources(sources_root, "train")
     pairs = make_pairs(tracks, length=12, augmentations=augmentations)
@@ -554,7 +444,7 @@ def test_a_voice_alone_is_always_remixed(sources_root, augmentations):
 def test_data_sets_are_drawn_equally_often(sources_root, toy_root, sine_track):
     few, many = [sine_track], [replace(sine_track, first=i) for i in range(1, 31)]
     pairs = make_pairs([few, many])
-    drawn = [pairs._draw(pairs.singers, generator) for generator in seeds(200)]
+    drawn = [pairs._draw(pairs.singers, generator) for generator in map(seeded_generator, range(200))]
     assert 80 < sum(track in few for track in drawn) < 120 and len(set(drawn)) > 20
     sets, _ = data.training_tracks([toy_root, sources_root], 1)
     pairs = make_pairs(sets)

@@ -136,8 +136,8 @@ def test_the_corpus_end_to_end(corpus, tmp_path, capsys):
         assert [song.name for song in songs] == names[split][:voices]
         for song in songs:
             assert song.rate == RATE and 1 < song.frames / RATE <= 1.5
-            assert data.level_dbfs(song.vocals()) > -40
-            assert data.level_dbfs(song.mixture() - song.vocals()) > -40
+            assert audio.level_dbfs(song.vocals()) > -40
+            assert audio.level_dbfs(song.mixture() - song.vocals()) > -40
     table = pd.read_csv(root / "manifest.csv")
     sources = [path.relative_to(root).as_posix() for path in root.glob("*/*/*-*.flac")]
     assert sorted(table.file) == sorted(sources) and set(table.version) == {"2:1.5-1"}
@@ -174,7 +174,7 @@ def test_voices_are_cleaned(tmp_path):
     (tmp_path / "damaged.wav").write_text("no audio")
     clean = debian.clean(tmp_path / "quiet.wav")
     assert clean.shape[0] == 1 and 1.0 <= clean.shape[1] / RATE < 1.15
-    assert data.level_dbfs(clean[:, 4000:-4000]) == pytest.approx(debian.VOICE_DBFS, abs=0.5)
+    assert audio.level_dbfs(clean[:, 4000:-4000]) == pytest.approx(debian.VOICE_DBFS, abs=0.5)
     for name in ("narrow", "silent", "click", "damaged"):
         assert debian.clean(tmp_path / f"{name}.wav") is None
 
@@ -187,7 +187,7 @@ def test_pieces_are_cut_out_of_the_middle(tmp_path, monkeypatch, rng):
     write(tmp_path / "piece.flac", wave, 48_000)
     assert debian.write_piece(tmp_path / "out.flac", tmp_path / "piece.flac") == pytest.approx(2, abs=1e-3)
     cut, rate = audio.read(tmp_path / "out.flac")
-    assert rate == RATE and data.level_dbfs(cut) == pytest.approx(debian.MUSIC_DBFS, abs=0.1)
+    assert rate == RATE and audio.level_dbfs(cut) == pytest.approx(debian.MUSIC_DBFS, abs=0.1)
     assert abs(cut[:, 1000:-1000].mean()) < 0.01
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from dmxlib import audio, data, sing
+from dmxlib import audio, sing
+from dmxlib.seeds import seeded_generator
 
 pyworld = pytest.importorskip("pyworld")
 RATE = 16_000
@@ -22,28 +23,28 @@ def speech():
 
 
 def test_the_song_has_the_melody():
-    song, melody = sing.sing(speech(), RATE, data.seeded_generator(1))
+    song, melody = sing.sing(speech(), RATE, seeded_generator(1))
     f0, times = pyworld.harvest(song.astype(np.float64), RATE)
     both = (f0[: len(melody)] > 0) & (melody[: len(f0)] > 0)
     cents = 1200 * np.log2(f0[: len(melody)][both] / melody[: len(f0)][both])
     assert both.sum() > 0.9 * (melody > 0).sum() and np.median(np.abs(cents)) < 15
     # the vowels are stretched, the pauses are not
     assert len(song) / RATE == pytest.approx(1.5 * sing.STRETCH + 0.6, abs=0.3)
-    again, _ = sing.sing(speech(), RATE, data.seeded_generator(1))
-    other, _ = sing.sing(speech(), RATE, data.seeded_generator(2))
+    again, _ = sing.sing(speech(), RATE, seeded_generator(1))
+    other, _ = sing.sing(speech(), RATE, seeded_generator(2))
     assert np.array_equal(song, again) and not np.array_equal(song, other)
 
 
 def test_notes_are_of_the_scale_with_vibrato():
     f0 = np.full(2000, 200.0)
     f0[500:600] = 0
-    line = sing.note_line(f0, data.seeded_generator(0))
+    line = sing.note_line(f0, seeded_generator(0))
     assert not line[500:600].any() and line[:500].all()
     semitones = 12 * np.log2(line[line > 0] / 200)
     nearest = np.abs(semitones[:, None] - np.array(sing.SCALE)).min(axis=1)
     assert np.mean(nearest < 0.51) > 0.8 and np.ptp(semitones) >= 2
     assert len(np.unique(np.round(semitones, 2))) > 50  # it swings
-    assert not sing.note_line(np.zeros(10), data.seeded_generator(0)).any()
+    assert not sing.note_line(np.zeros(10), seeded_generator(0)).any()
 
 
 def test_write_sung_once(tmp_path):

@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 
 from dmxlib import distill, train, train_codec, trainer
 from dmxlib.config import parse_config
-from dmxlib.data import seeded_generator
 from dmxlib.distill import DistillConfig, DistillStep
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
 from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.seeds import seeded_generator
 from dmxlib.train import TrainConfig, TrainStep, make_pipeline
 
 ROOT = Path(__file__).parents[1]

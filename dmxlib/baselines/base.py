@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.data import AUGMENTATIONS, VocalPairs, seeded_generator, training_pairs
+from dmxlib.augment import AUGMENTATIONS
+from dmxlib.data import VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
+from dmxlib.seeds import seeded_generator
 from dmxlib.trainer import TrainerConfig
 
 OVERLAP = 0.2  # share of a chunk cross-faded with the next; LDM-dmx's

@@ -5,7 +5,8 @@
   times their number. Paper sizes have random weights, which take the same time. `peak_mb` is the process's:
   each case has its own, but with --quick.
 - codec_steps.csv: EnCodec-48k's encoder and decoder by the package and by `fast_codec`, each beside what this
-  machine's rates predict: operations over that of a matrix product, bytes over that of a copy.
+  machine's rates predict: operations over that of a matrix product of their precision, bytes over that of a
+  copy.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def all_cases(repeats: int) -> list[Case]:
         Case("codec", "encodec-48khz", "paper", seconds=2048 / 150, repeats=repeats),  # the clip, padded
         *(Case("training", size=size, repeats=repeats) for size in ("paper", "mini")),
         Case("training", processes=2, repeats=repeats),
-        *(Case("song", steps=20, seconds=60 * minutes, repeats=1) for minutes in (1, 60)),
+        *(Case("song", steps=dmxlib.pipeline.STEPS, seconds=60 * minutes, repeats=1) for minutes in (1, 60)),
         Case("command_line", repeats=repeats),
     ]
 
@@ -204,10 +205,12 @@ def baseline(case: Case):
 
 
 CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
-WAYS = {  # of the codec: how, in what tiles, and the modules that each pass over their input and output
-    "package": (nn.Module.__call__, fast_codec.TILE, (*CONVOLUTIONS, nn.GroupNorm, nn.ELU)),
-    "products, norms where they are read": (fast_codec.forward, 2**62, (*CONVOLUTIONS, nn.ELU)),
-    "the same in tiles": (fast_codec.forward, fast_codec.TILE, CONVOLUTIONS),
+PASSES = (*CONVOLUTIONS, nn.ELU)
+WAYS = {  # of the codec: how, in what tiles, the modules that each pass over input and output, precision
+    "package": (nn.Module.__call__, fast_codec.TILE, (*PASSES, nn.GroupNorm), torch.float32),
+    "products, norms where they are read": (fast_codec.forward, 2**62, PASSES, torch.float32),
+    "the same in tiles": (fast_codec.forward, fast_codec.TILE, CONVOLUTIONS, torch.float32),
+    "the same in bf16": (fast_codec.forward, fast_codec.TILE, CONVOLUTIONS, torch.bfloat16),
 }
 
 
@@ -218,8 +221,9 @@ def codec(case: Case):
     x = torch.randn(1, codec.channels, round(case.seconds * codec.config.sampling_rate))
     for name, seanet in (("encoder", codec.encoder), ("decoder", codec.decoder)):
         for _ in range(case.repeats + 1):
-            for way, (forward, tile, _) in WAYS.items():
-                with mock.patch.object(fast_codec, "TILE", tile):
+            for way, (forward, tile, _, dtype) in WAYS.items():
+                half = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+                with half, mock.patch.object(fast_codec, "TILE", tile):
                     result = clock(forward, times.setdefault(f"{name}: {way}", []))(seanet, x)
         x = result
     return {part: seconds[1:] for part, seconds in times.items()}, count(codec)
@@ -293,17 +297,19 @@ def command_line(case: Case):
 @torch.no_grad()
 def codec_steps(table: pd.DataFrame, clip_seconds: float) -> pd.DataFrame:
     """Of each way of the codec what this machine's rates predict, and what was measured."""
-    a, big = torch.randn(2048, 2048), torch.randn(2**25)
-    rate = 2 * len(a) ** 3 / min(repeat(lambda: a @ a, 5))
+    big, rates = torch.randn(2**25), {}
+    for dtype in {dtype for *_, dtype in WAYS.values()}:
+        a = torch.randn(2048, 2048).to(dtype)
+        rates[dtype] = 2 * len(a) ** 3 / min(repeat(lambda a=a: a @ a, 5))
     bandwidth = 2 * big.nbytes / min(repeat(big.clone, 5))
     codec, lines = Codec(**OFFICIAL["48khz"]).eval(), []
     x = torch.randn(1, codec.channels, round(clip_seconds * codec.config.sampling_rate))
     for name, seanet in (("encoder", codec.encoder), ("decoder", codec.decoder)):
         operations, passes, x = work(seanet, x)
-        for way, (_, _, kinds) in WAYS.items():
-            moved = sum(size for module, size in passes if isinstance(module, kinds))
+        for way, (_, _, kinds, dtype) in WAYS.items():
+            moved = sum(size for module, size in passes if isinstance(module, kinds)) * dtype.itemsize / 4
             measured = table.loc[table.part == f"{name}: {way}", "seconds_median"].item()
-            lines.append([name, way, operations / rate, moved / bandwidth, measured])
+            lines.append([name, way, operations / rates[dtype], moved / bandwidth, measured])
     columns = ["part", "step", "operations_seconds", "bytes_seconds", "measured_seconds"]
     steps = pd.DataFrame(lines, columns=columns)
     steps.insert(4, "predicted_seconds", steps.operations_seconds + steps.bytes_seconds)
@@ -359,7 +365,6 @@ def _cell(value):
 
 def write(table: pd.DataFrame, folder: Path, clip_seconds: float) -> None:
     """The files that the docstring names, table.md, steps.png and run.json."""
-    folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "benchmark.csv", index=False)
     steps = codec_steps(table, clip_seconds)
     steps.to_csv(folder / "codec_steps.csv", index=False)
@@ -395,7 +400,8 @@ def main(argv=None) -> None:
     parser.add_argument("--quick", action="store_true", help="each kind once, small and in one process")
     options = parser.parse_args(argv)
     cases = quick_cases() if options.quick else all_cases(options.repeats)
-    table = []
+    table, folder = [], Path(options.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     for case in tqdm(cases, desc="benchmark", unit="case"):
         if options.quick:
             table += rows(case)
@@ -403,10 +409,11 @@ def main(argv=None) -> None:
         try:  # a new process for each: its peak of memory is the case's own
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 table += pool.submit(rows, case).result()
+            pd.DataFrame(table).to_csv(folder / "benchmark.csv", index=False)  # it all takes half an hour
         except Exception as error:  # of a compiler or for want of memory; the others are worth having
             tqdm.write(f"failed: {case}: {type(error).__name__}: {error}".split("\n")[0])
     seconds = next(case.seconds for case in cases if case.measure == "codec")
-    write(pd.DataFrame(table), Path(options.output_dir), seconds)
+    write(pd.DataFrame(table), folder, seconds)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 The package's forward passes over tensors of up to 84 MB (13.65 s of stereo at 48 kHz) some thirty times: to
 pad, to measure, to normalise, to activate, to add. Here a convolution's input is normalised, activated and
 padded in tiles that stay in the cache, just before it is convolved, and its output is measured while it is
-still there. What bounds it, and what each step gave, is in results/benchmark; `python -m dmxlib.benchmark`
-measures it again.
+still there. Under `torch.autocast` the products, and what a layer leaves in memory, are in its precision, sums
+and what is read in float32. What bounds it, and what each step gave, is in results/benchmark;
+`python -m dmxlib.benchmark` measures it again.
 """
 
 import math
@@ -61,7 +62,7 @@ def forward(seanet: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def _signal(tensor):
-    ones = tensor.new_ones(1, 1, tensor.shape[2])
+    ones = torch.ones(1, 1, tensor.shape[2])
     return Signal([(tensor, ones)], 0 * ones)
 
 
@@ -115,6 +116,8 @@ def _with_weight(conv):
 def _convolve(signal, weight, stride, dilation, padding, pad_mode):
     """Without the bias: (batch, T', out channels), each channel's sum (batch, out channels), and the sum of
     the squares (batch,), in double precision."""
+    if torch.is_autocast_enabled("cpu"):
+        weight = weight.to(torch.get_autocast_dtype("cpu"))
     (batch, length, channels), (left, right) = signal.shape, padding
     span = (weight.shape[2] - 1) * dilation + 1
     frames = (left + length + right - span) // stride + 1
@@ -131,9 +134,9 @@ def _convolve(signal, weight, stride, dilation, padding, pad_mode):
         if first < 0 or last > length:
             x = pad1d(x.transpose(1, 2), (max(0, -first), max(0, last - length)), pad_mode)
             x = x.transpose(1, 2).contiguous()
-        y = convolve(x, output[:, start:stop])
-        sums = sums + y.sum(1).double()
-        squares = squares + torch.linalg.vector_norm(y, dim=(1, 2)).double().square()
+        y = convolve(x.to(weight.dtype), output[:, start:stop])
+        sums = sums + y.sum(1, dtype=torch.float32).double()
+        squares = squares + torch.linalg.vector_norm(y, dim=(1, 2), dtype=torch.float32).double().square()
     return output, sums, squares
 
 

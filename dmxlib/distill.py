@@ -1,12 +1,13 @@
 """Teach a separator to sample in few steps what its teacher samples in many.
 
 `accelerate launch dmxlib/train.py --config dmxlib/configs/mini_student.yaml`: the student begins as its
-teacher, the system that `pretrained_model_name_or_path` names. Two ways (`method`):
+teacher, the system that `pretrained_model_name_or_path` names. Three ways (`method`):
 - "segments": a step of the student goes where teacher_steps / student_steps of the teacher's go. At twice as
   many it is progressive distillation (Salimans and Ho 2022, arXiv 2202.00512; the next run begins with this
   one's model), at a single step of the student's direct regression of the teacher's result.
 - "consistency": what the student draws from one point of the teacher's path is what it draws from the next
   (Song and others 2023, arXiv 2303.01469; Luo and others 2023, arXiv 2310.04378).
+- "data": the loss of training, at the student's few t alone; the teacher has no say.
 """
 
 import copy
@@ -19,7 +20,7 @@ from dmxlib.errors import InputError
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.train import TrainConfig, TrainStep, make_datasets
 
-METHODS = ("segments", "consistency")
+METHODS = ("segments", "consistency", "data")
 
 
 @dataclass
@@ -54,23 +55,23 @@ class DistillStep(TrainStep):
     def forward(self, batch, generator):
         """Squared error of the student's v at noisy latents from the one that the teacher's path asks for."""
         latents, condition = self.encode(batch)
-        consistent, steps = self.config.method == "consistency", self.config.teacher_steps
-        parts = steps if consistent else self.config.student_steps
+        method, steps = self.config.method, self.config.teacher_steps
+        parts = steps if method == "consistency" else self.config.student_steps
         device = latents.device
         end = torch.randint(parts, (len(latents),), generator=generator, device=device) / parts
         t = end + 1 / parts
         noise = torch.randn(latents.shape, generator=generator, device=device)
         (alpha, sigma), (alpha_end, sigma_end) = amplitudes(t), amplitudes(end)
-        noisy = alpha * latents + sigma * noise
+        noisy, x = alpha * latents + sigma * noise, latents
         with torch.no_grad():
-            reached = self.teach(noisy, t, end, condition, steps // parts)
-            if consistent:
+            if method == "consistency":
+                reached = self.teach(noisy, t, end, condition, 1)
                 x = ddim_step(self.unet, reached, end, torch.zeros_like(end), condition)
-            else:  # the z_0 with which one step from t reaches it
+            elif method == "segments":  # the z_0 with which one step from t goes as far
+                reached = self.teach(noisy, t, end, condition, steps // parts)
                 x = (reached - sigma_end / sigma * noisy) / (alpha_end - sigma_end / sigma * alpha)
-        return torch.nn.functional.mse_loss(
-            predict(self.unet, noisy, t, condition), (alpha * noisy - x) / sigma
-        )
+        v = (alpha * noisy - x) / sigma
+        return torch.nn.functional.mse_loss(predict(self.unet, noisy, t, condition), v)
 
     def teach(self, z, t, end, condition, steps):
         """z at t (batch,) -> where so many of the teacher's steps take it, at `end` (batch,)."""

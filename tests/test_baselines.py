@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from dmxlib import baselines, metrics, train
 from dmxlib.baselines import base
+from dmxlib.codec import PRETRAINED
 from dmxlib.config import from_values, peek, read_yaml
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
@@ -311,6 +312,21 @@ def test_instglow_explains_the_mixture_as_it_iterates():
     model.initialize(low.expand(2, -1, -1), high.expand(2, -1, -1))
     vocals = model.extract(low + high, 60, None, lambda: None)
     assert metrics.sdr(low[0].numpy(), vocals[0].numpy()) > 10
+
+
+# -- what ships ----------------------------------------------------------------------------------------------
+
+SHIPPED = [name for name in baselines.TRAINED if (PRETRAINED / f"{name}-mini").is_dir()]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_ships_was_trained(name, toy_root):
+    """It hears more of the voice in a synthetic song than the song itself holds, in under 40 MB."""
+    folder, track = PRETRAINED / f"{name}-mini", load_tracks(toy_root, "test")[0]
+    estimate = baselines.separator(name, folder, quiet=True)(track)
+    before, after = (metrics.si_sdr(track.vocals(), wave) for wave in (track.mixture(), estimate))
+    assert after > before
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 40e6
 
 
 # -- folders -------------------------------------------------------------------------------------------------

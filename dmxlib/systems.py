@@ -195,7 +195,7 @@ def baseline(name: str, options: Options, refine: bool = False) -> System:
 
     def separate(track, steps=own_steps):
         mixture = track.mixture()
-        vocals = model.separate(mixture, track.rate, steps, options.seed)
+        vocals = model.separate(mixture, track.rate, steps, options.seed, quiet=True)
         return wiener(mixture, vocals, track.rate, bandwidth(model)) if refine else vocals
 
     top = math.inf if refine else bandwidth(model)

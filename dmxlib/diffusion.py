@@ -13,6 +13,16 @@ def alpha_sigma(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cos(t * math.pi / 2), torch.sin(t * math.pi / 2)
 
 
+def amplitudes(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`alpha_sigma` of t (batch,), to multiply latents (batch, channels, F) with."""
+    return alpha_sigma(t[:, None, None])
+
+
+def predict(unet, z: torch.Tensor, t: torch.Tensor, condition) -> torch.Tensor:
+    """The U-Net's v for z (batch, channels, F) at t (batch,), in float32."""
+    return unet(z, t * NUM_TRAIN_TIMESTEPS - 1, condition).sample.float()
+
+
 def make_scheduler() -> DDIMScheduler:
     """DDIM on the exact schedule: index i stands for t = (i + 1) / N, so that the last is pure noise.
 
@@ -48,7 +58,7 @@ def v_loss(
     offsets = torch.rand(batch, generator=generator, device=latents.device)
     t = 1 - (1 - (torch.arange(batch, device=latents.device) + offsets) / batch) ** t_power
     noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-    alpha, sigma = (amplitude[:, None, None] for amplitude in alpha_sigma(t))
+    alpha, sigma = amplitudes(t)
     v = alpha * noise - sigma * latents
-    v_hat = unet(alpha * latents + sigma * noise, t * NUM_TRAIN_TIMESTEPS - 1, condition).sample
-    return torch.nn.functional.mse_loss(v_hat.float(), v)
+    v_hat = predict(unet, alpha * latents + sigma * noise, t, condition)
+    return torch.nn.functional.mse_loss(v_hat, v)

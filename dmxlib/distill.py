@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import torch
 
-from dmxlib.diffusion import NUM_TRAIN_TIMESTEPS, alpha_sigma
+from dmxlib.diffusion import amplitudes, predict
 from dmxlib.errors import InputError
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.train import TrainConfig, TrainStep, make_datasets
+from dmxlib.train import TrainConfig, TrainStep, make_parts
 
 METHODS = ("segments", "consistency", "data")
 
@@ -90,19 +90,7 @@ def ddim_step(unet, z, t, end, condition):
     return alpha_end * (alpha * z - sigma * v) + sigma_end * (sigma * z + alpha * v)
 
 
-def predict(unet, z, t, condition):
-    """The U-Net's v for z (batch, channels, F) at t (batch,)."""
-    return unet(z, t * NUM_TRAIN_TIMESTEPS - 1, condition).sample.float()
-
-
-def amplitudes(t):
-    """`alpha_sigma` of t (batch,), to multiply latents with."""
-    return (amplitude[:, None, None] for amplitude in alpha_sigma(t))
-
-
 def make_training(config: DistillConfig, device):
     """What `dmxlib.trainer.train` takes."""
-    pipeline = VocalSeparationPipeline.from_pretrained(config.pretrained_model_name_or_path)
-    config.chunk_frames = pipeline.config.chunk_frames
-    training, validation = make_datasets(config, pipeline.codec)
-    return DistillStep(pipeline.to(device), validation, config), training
+    pipeline, training, validation = make_parts(config, device)
+    return DistillStep(pipeline, validation, config), training

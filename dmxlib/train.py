@@ -162,12 +162,17 @@ def make_datasets(config: TrainConfig, codec: Codec):
     return training, validation
 
 
-def make_training(config: TrainConfig, device) -> tuple[TrainStep, torch.utils.data.Dataset]:
-    """What `dmxlib.trainer.train` takes: the step of the config's system, and its training pairs."""
+def make_parts(config: TrainConfig, device):
+    """The pipeline on its device, and its (training, validation) pairs."""
     pipeline = make_pipeline(config)
     config.chunk_frames = pipeline.config.chunk_frames  # a saved system keeps its own
     training, validation = make_datasets(config, pipeline.codec)
-    pipeline.to(device)
+    return pipeline.to(device), training, validation
+
+
+def make_training(config: TrainConfig, device) -> tuple[TrainStep, torch.utils.data.Dataset]:
+    """What `dmxlib.trainer.train` takes: the step of the config's system, and its training pairs."""
+    pipeline, training, validation = make_parts(config, device)
     return TrainStep(pipeline, config.train_conditioner, validation, config.t_power), training
 
 

@@ -37,13 +37,18 @@ class DistillConfig(TrainConfig):
 class DistillStep(TrainStep):
     """The student with its loss; see the module.
 
-    Raises InputError for an unknown method, or steps of the teacher's that the student's do not divide.
+    Raises InputError for an unknown method, steps of the teacher's that the student's do not divide, or a
+    conditioner that is to learn: it is the teacher's, too.
     """
 
     def __init__(self, pipeline: VocalSeparationPipeline, validation, config: DistillConfig):
         super().__init__(pipeline, train_conditioner=False, validation=validation)
         if config.method not in METHODS:
             raise InputError(f"method is {config.method}; choose {' or '.join(METHODS)}.")
+        if config.train_conditioner:
+            raise InputError(
+                "train_conditioner is yes; a student keeps its teacher's conditioner, choose no."
+            )
         if config.student_steps < 1 or config.teacher_steps % config.student_steps:
             raise InputError(
                 f"teacher_steps is {config.teacher_steps}; choose a multiple of student_steps, "

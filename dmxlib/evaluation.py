@@ -2,7 +2,8 @@
 
 Each system's scores land in <out>/<system>.csv, one row a track, excerpt and metric; what it is and how long
 it takes in <out>/<system>.json. Every metric of an excerpt compares the mono mean at 44.1 kHz. A run that was
-broken off goes on where it stopped; under `accelerate launch` the songs are split over the processes.
+broken off goes on where it stopped. Under `accelerate launch` the songs are split over the processes, and
+`--mixed_precision bf16` separates in it; what is timed is float32.
 
 Metrics are those of `dmxlib.metrics`: on voiced frames lsd, mel_mae, log_f0_rmse with missed_voiced, and
 lsd_<from>_<to> by octave in Hz; on whole excerpts sdr, si_sdr, pesq, csdr, sir, sar, stft_distance,
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
@@ -291,6 +292,7 @@ def load_songs(data_root, split: str, held_out: float) -> tuple[list[Track], lis
 
 
 def evaluate(
+    accelerator: Accelerator,
     systems: dict[str, System],
     tracks: list[Track],
     scores: dict[str, Scores],
@@ -300,22 +302,26 @@ def evaluate(
 ):
     """Separate and score what is missing, track by track; the main process keeps the result, system by
     system."""
-    state = PartialState()
-    for first in tqdm(range(0, len(tracks), state.num_processes), desc="score", unit="song", disable=None):
-        with state.split_between_processes(tracks[first : first + state.num_processes]) as mine:
+    processes = accelerator.num_processes
+    for first in tqdm(range(0, len(tracks), processes), desc="score", unit="song", disable=None):
+        with accelerator.split_between_processes(tracks[first : first + processes]) as mine:
             songs = [Song(track) for track in mine]
+        estimates = {}  # by system and track, for those that refine them
         for name, system in systems.items():
             rows = []
             for song in songs:
                 track = song.track
                 if not scores[name].has(track.name):
-                    estimate = system.separate(track)
+                    raw = estimates.get((system.refines, track.name))
+                    with accelerator.autocast():
+                        estimate = system.separate(track) if raw is None else system.refine(track, raw)
+                    estimates[name, track.name] = estimate
                     place = {"system": name, "size": size, "track": track.name}
                     rows += [{**place, **row} for row in song.score(name, system, estimate, dnsmos)]
                     if keep:
                         keep_estimate(Path(keep) / name, track, estimate)
             rows = gather_object(rows)
-            if state.is_main_process:
+            if accelerator.is_main_process:
                 scores[name].add(rows)
 
 
@@ -348,22 +354,24 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv=None) -> None:
     """Command line."""
     argv = sys.argv[1:] if argv is None else argv
-    options = vars(make_parser().parse_args(argv))
+    options, accelerator = vars(make_parser().parse_args(argv)), Accelerator()
     training, tracks = load_songs(options["data"], options["split"], options["held_out"])
     made_with = {key: options[key] for key in ("model", "steps", "seed")}
     systems = {
         name: make_system(name, Options(**made_with, training=tuple(training))) for name in options["systems"]
     }
     settings = {key: options[key] for key in ("size", "data", "split", "held_out", "dnsmos")} | made_with
+    settings["mixed_precision"] = precision = accelerator.mixed_precision
     scores = {
         name: Scores(Path(options["out"]), name, settings | {"steps": system.steps})
         for name, system in systems.items()
     }
-    evaluate(systems, tracks, scores, options["size"], options["dnsmos"], options["keep"])
-    for name, system in systems.items() if PartialState().is_main_process else ():
+    evaluate(accelerator, systems, tracks, scores, options["size"], options["dnsmos"], options["keep"])
+    launcher = "python" if precision == "no" else f"accelerate launch --mixed_precision {precision}"
+    for name, system in systems.items() if accelerator.is_main_process else ():
         scores[name].add(
             [],
-            command=f"python -m dmxlib.evaluation {shlex.join(argv)}",
+            command=f"{launcher} -m dmxlib.evaluation {shlex.join(argv)}",
             parameters=system.parameters,
             bandwidth=None if math.isinf(system.bandwidth) else system.bandwidth,
             **seconds_per_clip(system, tracks[0]),

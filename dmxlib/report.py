@@ -100,15 +100,19 @@ def dropped(rows: pd.DataFrame) -> list[str]:
 
 
 def sweep(folder) -> pd.DataFrame:
-    """The runs in <folder>/steps/<T>: system, steps, seconds and the medians of the paper's metrics."""
-    runs = []
-    for path in sorted(Path(folder).glob("steps/*"), key=lambda path: path.name.zfill(9)):
+    """The runs in <folder>/steps/<T>, and beside them the generative systems' own numbers of steps: system,
+    steps, seconds and the medians of the paper's metrics; empty where there are none."""
+    runs, others = [], sorted(Path(folder).glob("steps/*"))
+    for path in [folder, *others] if others else ():
         rows, facts = load_scores(path)
         medians = rows.groupby(["system", "metric"])["value"].median()
         for system, fact in facts.items():
+            if system not in GENERATIVE:
+                continue
             run = {"system": system, "steps": fact["steps"], "seconds": fact.get("seconds_per_clip", np.nan)}
             runs.append(run | {metric: medians.get((system, metric), np.nan) for metric in PAPERS_METRICS})
-    return pd.DataFrame(runs, columns=["system", "steps", "seconds", *PAPERS_METRICS])
+    columns = ["system", "steps", "seconds", *PAPERS_METRICS]
+    return pd.DataFrame(runs, columns=columns).sort_values(["system", "steps"], ignore_index=True)
 
 
 # -- tables --------------------------------------------------------------------------------------------------
@@ -231,7 +235,7 @@ def table2(folder) -> str:
         "# Table II\n\n## Ours",
         f"Medians over {scored(rows)}, in brackets the 95 % bootstrap interval over the excerpts, which "
         "knows nothing of other songs. LSD, Mel-MAE and log-F0 RMSE on the true voiced frames, PESQ on "
-        f"whole excerpts. Time: 12 s of stereo on {machines}. T: sampling steps. ◇ sees the true vocals. "
+        f"whole excerpts. Time: 12 s of stereo in float32 on {machines}. T: sampling steps. ◇ sees the true vocals. "
         "Drawn by `python -m dmxlib.report`; scores made by",
         commands(facts),
         metric_table(figures, PAPERS_METRICS, all_columns),

@@ -26,12 +26,18 @@ Separator = Callable[[Track], np.ndarray]
 @dataclass(frozen=True)
 class System:
     """A separator with its number of parameters and of sampling steps, where it has any, and the frequency in
-    Hz up to which it gives a voice. An iterative one's `separate` takes another number as `steps`."""
+    Hz up to which it gives a voice. An iterative one's `separate` takes another number as `steps`.
+
+    Where all that it does to another system's vocals of a track is `refine(track, vocals)`, `refines` is that
+    system's name.
+    """
 
     separate: Separator
     parameters: int | None = None
     steps: int | None = None
     bandwidth: float = math.inf
+    refines: str | None = None
+    refine: Callable[[Track, np.ndarray], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -179,8 +185,8 @@ def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray
     return audio.fit(audio.resample(audio.stereo(wave), rate, track.rate), track.frames)
 
 
-def baseline(name: str, options: Options, refine: bool = False) -> System:
-    """One of the paper's other systems, as it ships: dmxlib/pretrained/<name>-mini; raw, or refined.
+def baseline(name: str, options: Options) -> System:
+    """One of the paper's other systems, as it ships: dmxlib/pretrained/<name>-mini.
 
     Raises InputError where its weights do not ship.
     """
@@ -194,12 +200,22 @@ def baseline(name: str, options: Options, refine: bool = False) -> System:
     own_steps = (options.steps or model.STEPS) if model.STEPS > 1 else None
 
     def separate(track, steps=own_steps):
-        mixture = track.mixture()
-        vocals = model.separate(mixture, track.rate, steps, options.seed, quiet=True)
-        return wiener(mixture, vocals, track.rate, bandwidth(model)) if refine else vocals
+        return model.separate(track.mixture(), track.rate, steps, options.seed, quiet=True)
 
-    top = math.inf if refine else bandwidth(model)
-    return System(separate, model.num_parameters(), own_steps, top)
+    return System(separate, model.num_parameters(), own_steps, bandwidth(model))
+
+
+def refined(name: str, options: Options) -> System:
+    """Another system with LDM-dmx's refinement."""
+    raw = make_system(name, options)
+
+    def refine(track, vocals):
+        return wiener(track.mixture(), vocals, track.rate, raw.bandwidth)
+
+    def separate(track, **settings):
+        return refine(track, raw.separate(track, **settings))
+
+    return System(separate, raw.parameters, raw.steps, refines=name, refine=refine)
 
 
 GAIN_SECONDS = 7.0  # one best gain each
@@ -213,9 +229,9 @@ SYSTEMS = {
     "codec-ceiling": codec_ceiling,
     "irm": lambda options: System(baselines.load("irm").separate),
     "instglow": partial(baseline, "instglow"),
-    "instglow-refined": partial(baseline, "instglow", refine=True),
+    "instglow-refined": partial(refined, "instglow"),
     "msdm": partial(baseline, "msdm"),
-    "msdm-refined": partial(baseline, "msdm", refine=True),
+    "msdm-refined": partial(refined, "msdm"),
     "ldm-dmx": latent_diffusion,
     "ldm-dmx-refined": partial(latent_diffusion, refine="wiener"),
     "bsrnn": partial(baseline, "bsrnn"),

@@ -77,9 +77,9 @@ def test_systems_are_loaded_by_name_alone():
     )
     for name in baselines.SYSTEMS:
         assert baselines.load(name).__name__ == baselines.SYSTEMS[name]
-    with pytest.raises(InputError, match="system 'demucs' is unknown; choose ldm-dmx, irm, hdemucs"):
+    with pytest.raises(InputError, match="system 'demucs' is unknown; choose irm, hdemucs"):
         baselines.load("demucs")
-    with pytest.raises(InputError, match="system 'irm' is unknown; choose ldm-dmx, hdemucs"):
+    with pytest.raises(InputError, match="system 'irm' is unknown; choose ldm-dmx, student, hdemucs"):
         baselines.training("irm")
 
 
@@ -159,6 +159,27 @@ def test_seed_and_steps(name, rng):
     assert np.array_equal(first, other) == (name != "msdm")
     assert np.array_equal(first, more) == (model.STEPS == 1)
     assert model.STEPS == (150 if name in ("msdm", "instglow") else 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(TRAINED) - {"msdm"}))  # whose noise is drawn for them all
+def test_chunks_that_are_computed_at_once_do_not_change_each_other(name, rng, monkeypatch):
+    model = make_model(name).eval()
+    frames = 3 * model.config.chunk_samples
+    mixture = (rng.standard_normal((2, frames)) * np.linspace(0, 0.3, frames)).astype(np.float32)
+    monkeypatch.setattr(base, "BATCH", 1)
+    alone = model.separate(mixture, model.config.sampling_rate, steps=3, quiet=True)
+    monkeypatch.setattr(base, "BATCH", 3)
+    together = model.separate(mixture, model.config.sampling_rate, steps=3, quiet=True)
+    np.testing.assert_allclose(alone, together, atol=1e-4 * np.abs(alone).max())
+
+
+def test_separates_in_bf16(name, rng):
+    mixture = rng.standard_normal((2, 20_000)).astype(np.float32) / 10
+    model = make_model(name).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.separate(mixture, RATE, steps=2, quiet=True)
+    whole = model.separate(mixture, RATE, steps=2, quiet=True)
+    assert half.dtype == np.float32 and 0 < np.square(half - whole).mean() < 0.01 * np.square(whole).mean()
 
 
 @pytest.mark.parametrize("level", [0, 1e-6])
@@ -438,7 +459,9 @@ def test_validation_is_repeatable(name, toy_root, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("argument", ["--system=demucs", "--system=irm"])
 def test_train_command_refuses_other_systems(argument, tmp_path):
-    with pytest.raises(SystemExit, match="^error: system '(demucs|irm)' is unknown; choose ldm-dmx, hd"):
+    with pytest.raises(
+        SystemExit, match="^error: system '(demucs|irm)' is unknown; choose ldm-dmx, student, hd"
+    ):
         run([argument, f"--output_dir={tmp_path / 'run'}"])
     assert not (tmp_path / "run").exists()
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from conftest import reset_accelerate
 
 from dmxlib import baselines, evaluation, metrics, systems
 from dmxlib.data import load_tracks
@@ -215,6 +216,55 @@ def test_a_baseline_is_loaded_and_refined_like_ldm_dmx(shipped_instglow, made):
     assert not np.array_equal(raw.separate(made, steps=1), raw.separate(made))
     expected = wiener(made.mixture(), raw.separate(made), RATE, 11_025)
     np.testing.assert_array_equal(refined.separate(made), expected)
+
+
+def test_what_is_refined_is_separated_once(shipped_instglow, toy_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
+    monkeypatch.setattr(evaluation, "seconds_per_clip", lambda *_: {})
+    model, separated = baselines.load("instglow").Model, []
+
+    def separate(self, mixture, *args, **kwargs):
+        separated.append(torch.is_autocast_enabled("cpu"))
+        return mixture / 2
+
+    monkeypatch.setattr(model, "separate", separate)
+    flags = [f"--data={toy_root}", f"--out={tmp_path / 'scores'}"]
+    evaluation.main(["instglow", "instglow-refined", *flags])
+    assert separated == [False]
+    usdr = {name: rows_of(tmp_path / "scores", name) for name in ("instglow", "instglow-refined")}
+    (track,) = load_tracks(toy_root, "test")
+    estimate = make_system("instglow-refined", Options()).separate(track)
+    expected = [row for row in evaluation.Song(track).score("x", systems.System(None), estimate)]
+    assert [float(row["value"]) for row in usdr["instglow-refined"]] == [row["value"] for row in expected]
+    assert usdr["instglow"] != usdr["instglow-refined"] and separated == [False] * 2
+
+
+def test_mixed_precision_is_that_of_accelerate(shipped_instglow, toy_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    model, separated = baselines.load("instglow").Model, []
+
+    def separate(self, mixture, *args, **kwargs):
+        separated.append(torch.is_autocast_enabled("cpu"))
+        return mixture / 2
+
+    monkeypatch.setattr(model, "separate", separate)
+    flags = ["instglow", f"--data={toy_root}", f"--out={tmp_path}"]
+    reset_accelerate()
+    try:
+        evaluation.main(flags)
+    finally:
+        reset_accelerate()
+    assert separated[0] and not any(separated[1:]) and len(separated) > 1  # what is timed is not
+    facts = json.loads((tmp_path / "instglow.json").read_text())
+    assert facts["mixed_precision"] == "bf16"
+    assert facts["command"].startswith(
+        "accelerate launch --mixed_precision bf16 -m dmxlib.evaluation instglow"
+    )
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    with pytest.raises(SystemExit, match="^error: .*instglow.csv was made with other settings"):
+        evaluation.main(flags)
+    reset_accelerate()
 
 
 @pytest.mark.parametrize("name", ["msdm", "msdm-refined", "bsrnn", "hdemucs"])

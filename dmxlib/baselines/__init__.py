@@ -24,19 +24,21 @@ TRAINED = {
 SYSTEMS = {"irm": "dmxlib.baselines.irm", **TRAINED}
 
 
-def load(name: str, among: dict[str, str] = SYSTEMS):
-    """The module of a system. Raises InputError for a name that is not one of `among`."""
-    if name not in among:
-        raise InputError(f"system '{name}' is unknown; choose ldm-dmx, {', '.join(among)}.")
-    return import_module(among[name])
+def load(name: str):
+    """The module of a system. Raises InputError for an unknown name."""
+    if name not in SYSTEMS:
+        raise InputError(f"system '{name}' is unknown; choose {', '.join(SYSTEMS)}.")
+    return import_module(SYSTEMS[name])
 
 
 def training(name: str) -> tuple[type, Callable]:
     """Of a trained system: its config's class, and `make_training` as a function of a config and a device.
 
-    Raises InputError for any other name.
+    Raises InputError for any other name, in the words of `dmxlib.train`.
     """
-    module = load(name, among=TRAINED)
+    if name not in TRAINED:
+        raise InputError(f"system '{name}' is unknown; choose ldm-dmx, student, {', '.join(TRAINED)}.")
+    module = load(name)
     return module.TrainConfig, partial(make_training, module.Model)
 
 

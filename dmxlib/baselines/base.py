@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from dmxlib.seeds import seeded_generator
 from dmxlib.trainer import TrainerConfig
 
 OVERLAP = 0.2  # share of a chunk cross-faded with the next; LDM-dmx's
+BATCH = 4  # chunks computed at once; LDM-dmx's
 PREVIEW_STEPS = 20  # of the separation drawn during training
 
 
@@ -106,12 +108,13 @@ class Baseline(ModelMixin, ConfigMixin):
         wave = audio.match_channels(audio.resample(mixture, rate, config.sampling_rate), config.channels)
         length = config.chunk_samples
         hop = length - int(OVERLAP * length)
-        chunks = list(audio.chunks([wave], length, hop))
-        generator = torch.Generator(self.device).manual_seed(seed)
+        chunks = torch.from_numpy(np.stack(list(audio.chunks([wave], length, hop))))
+        generator, parts = torch.Generator(self.device).manual_seed(seed), []
         with tqdm(total=len(chunks) * steps, desc="separate", unit="step", disable=quiet) as bar:
-            batches = (torch.from_numpy(chunk)[None].to(self.device) for chunk in chunks)
-            parts = (self.extract(batch, steps, generator, bar.update)[0] for batch in batches)
-            blocks = list(audio.overlap_add((part.cpu().numpy() for part in parts), hop))
+            for batch in chunks.split(BATCH):
+                tick = partial(bar.update, len(batch))
+                parts.extend(self.extract(batch.to(self.device), steps, generator, tick).cpu().numpy())
+        blocks = list(audio.overlap_add(parts, hop))
         vocals = audio.stereo(np.concatenate(blocks, axis=1)[:, : wave.shape[1]])
         vocals = audio.resample(vocals, config.sampling_rate, rate)
         return audio.fit(vocals, mixture.shape[1])

@@ -198,8 +198,9 @@ class Model(Baseline):
         for _ in range(steps):
             with torch.enable_grad():
                 estimates = [flow.inverse(x).abs() for flow, x in zip(self.flows, z, strict=True)]
-                prior = gaussian(z.flatten(0, 1)).mean()
-                (z.grad,) = torch.autograd.grad(divergence(target, sum(estimates)) + PRIOR_WEIGHT * prior, z)
+                prior = gaussian(z.flatten(0, 1)).view(2, batch).mean(dim=0)
+                loss = divergence(target, sum(estimates)) + PRIOR_WEIGHT * prior
+                (z.grad,) = torch.autograd.grad(loss.sum(), z)
             optimizer.step()
             tick()
         magnitude = self.flows[0].inverse(z[0]).abs()[..., : spectrum.shape[2]]
@@ -228,6 +229,6 @@ def even(x):
 
 
 def divergence(target, estimate):
-    """Generalised Kullback-Leibler divergence of magnitudes, the mean over bins and frames."""
+    """Generalised Kullback-Leibler divergence of each example's magnitudes, the mean over bins and frames."""
     target, estimate = target + 1e-8, estimate + 1e-8
-    return (target * (target / estimate).log() - target + estimate).mean()
+    return (target * (target / estimate).log() - target + estimate).mean(dim=(1, 2))

@@ -46,9 +46,7 @@ class DistillStep(TrainStep):
         if config.method not in METHODS:
             raise InputError(f"method is {config.method}; choose {' or '.join(METHODS)}.")
         if config.train_conditioner:
-            raise InputError(
-                "train_conditioner is yes; a student keeps its teacher's conditioner, choose no."
-            )
+            raise InputError("train_conditioner is yes; a student keeps its teacher's; choose no.")
         if config.student_steps < 1 or config.teacher_steps % config.student_steps:
             raise InputError(
                 f"teacher_steps is {config.teacher_steps}; choose a multiple of student_steps, "

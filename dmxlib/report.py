@@ -235,8 +235,8 @@ def table2(folder) -> str:
         "# Table II\n\n## Ours",
         f"Medians over {scored(rows)}, in brackets the 95 % bootstrap interval over the excerpts, which "
         "knows nothing of other songs. LSD, Mel-MAE and log-F0 RMSE on the true voiced frames, PESQ on "
-        f"whole excerpts. Time: 12 s of stereo in float32 on {machines}. T: sampling steps. ◇ sees the true vocals. "
-        "Drawn by `python -m dmxlib.report`; scores made by",
+        f"whole excerpts. Time: 12 s of stereo in float32 on {machines}. T: sampling steps. "
+        "◇ sees the true vocals. Drawn by `python -m dmxlib.report`; scores made by",
         commands(facts),
         metric_table(figures, PAPERS_METRICS, all_columns),
         f"Not scored: {', '.join(system for system in SYSTEMS if system not in facts) or 'none'}.",

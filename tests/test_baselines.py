@@ -79,7 +79,7 @@ def test_systems_are_loaded_by_name_alone():
         assert baselines.load(name).__name__ == baselines.SYSTEMS[name]
     with pytest.raises(InputError, match="system 'demucs' is unknown; choose irm, hdemucs"):
         baselines.load("demucs")
-    with pytest.raises(InputError, match="system 'irm' is unknown; choose ldm-dmx, student, hdemucs"):
+    with pytest.raises(InputError, match="system 'irm' is unknown; choose ldm-dmx, stuemucs"):
         baselines.training("irm")
 
 
@@ -459,9 +459,7 @@ def test_validation_is_repeatable(name, toy_root, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("argument", ["--system=demucs", "--system=irm"])
 def test_train_command_refuses_other_systems(argument, tmp_path):
-    with pytest.raises(
-        SystemExit, match="^error: system '(demucs|irm)' is unknown; choose ldm-dmx, student, hd"
-    ):
+    with pytest.raises(SystemExit, match="^error: system '(demucs|irm)' is unknown; choose ldm-dmx, stu"):
         run([argument, f"--output_dir={tmp_path / 'run'}"])
     assert not (tmp_path / "run").exists()
 

@@ -79,7 +79,7 @@ def test_systems_are_loaded_by_name_alone():
         assert baselines.load(name).__name__ == baselines.SYSTEMS[name]
     with pytest.raises(InputError, match="system 'demucs' is unknown; choose irm, hdemucs"):
         baselines.load("demucs")
-    with pytest.raises(InputError, match="system 'irm' is unknown; choose ldm-dmx, stuemucs"):
+    with pytest.raises(InputError, match="system 'irm' is unknown; choose ldm-dmx, student, hdemucs"):
         baselines.training("irm")
 
 

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,7 @@ from dmxlib.train import TrainConfig, TrainStep, new_pipeline
 from dmxlib.trainer import git_commit
 
 CONFIGS, RATE = Path(__file__).parent / "configs", 44_100
+LIMIT_SECONDS = 1200  # of a case, which compiling could exceed; the longest other takes a quarter of it
 STEPS = (1, 2, 4, 10, 20, 50)
 
 
@@ -115,6 +117,14 @@ def rows(case: Case) -> list[dict]:
         }
         for part, seconds in times.items()
     ]
+
+
+def limited(case: Case, seconds: int = LIMIT_SECONDS) -> list[dict]:
+    """`rows`, in a process of its own: after so many seconds it ends, with all the processes it started."""
+    os.setpgrp()
+    signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
+    signal.alarm(seconds)
+    return rows(case)
 
 
 def clock(function, times: list):
@@ -365,7 +375,6 @@ def _cell(value):
 
 def write(table: pd.DataFrame, folder: Path, clip_seconds: float) -> None:
     """The files that the docstring names, table.md, steps.png and run.json."""
-    table.to_csv(folder / "benchmark.csv", index=False)
     steps = codec_steps(table, clip_seconds)
     steps.to_csv(folder / "codec_steps.csv", index=False)
     command = f"`python -m dmxlib.benchmark`, {torch.get_num_threads()} threads\n\n"
@@ -405,13 +414,13 @@ def main(argv=None) -> None:
     for case in tqdm(cases, desc="benchmark", unit="case"):
         if options.quick:
             table += rows(case)
-            continue
-        try:  # a new process for each: its peak of memory is the case's own
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                table += pool.submit(rows, case).result()
-            pd.DataFrame(table).to_csv(folder / "benchmark.csv", index=False)  # it all takes half an hour
-        except Exception as error:  # of a compiler or for want of memory; the others are worth having
-            tqdm.write(f"failed: {case}: {type(error).__name__}: {error}".split("\n")[0])
+        else:
+            try:  # a new process for each: its peak of memory is the case's own
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    table += pool.submit(limited, case).result()
+            except Exception as error:  # of a compiler, for want of memory or time; others go on
+                tqdm.write(f"failed: {case}: {type(error).__name__}: {error}".split("\n")[0])
+        pd.DataFrame(table).to_csv(folder / "benchmark.csv", index=False)  # it all takes half an hour
     seconds = next(case.seconds for case in cases if case.measure == "codec")
     write(pd.DataFrame(table), folder, seconds)
 

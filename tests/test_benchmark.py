@@ -1,6 +1,9 @@
 """The benchmark: the real command, small; what it writes. Nothing here says how long anything takes."""
 
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import pandas as pd
 import pytest
@@ -51,6 +54,15 @@ def test_operations_of_the_codec():
     assert benchmark.work(first, torch.randn(1, 2, 640))[0] == 2 * 2 * 32 * 7 * 640
     lstm = codec.decoder.model[1]
     assert benchmark.work(lstm, torch.randn(1, 512, 5))[0] == 2 * 5 * benchmark.count(lstm)
+
+
+def test_a_case_that_takes_too_long_is_ended():
+    case = benchmark.Case("song", steps=50, seconds=100_000, repeats=1)
+    with (
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+        pytest.raises(BrokenProcessPool),
+    ):
+        pool.submit(benchmark.limited, case, 1).result()
 
 
 def test_ratios_compare_like_with_like():

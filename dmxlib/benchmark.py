@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 import dmxlib.pipeline
 from dmxlib import audio, baselines, fast_codec, plots, report, separate
-from dmxlib.baselines.base import new_model
+from dmxlib.baselines.base import Baseline, new_model
 from dmxlib.codec import OFFICIAL, Codec
 from dmxlib.config import from_values, read_yaml
 from dmxlib.errors import exit_on_input_error
@@ -82,6 +82,7 @@ def all_cases(repeats: int) -> list[Case]:
         *(Case("baseline", name, "paper", repeats=repeats) for name in ("bsrnn", "msdm", "instglow")),
         Case("codec", "encodec-48khz", "paper", seconds=2048 / 150, repeats=repeats),  # the clip, padded
         *(Case("training", size=size, repeats=repeats) for size in ("paper", "mini")),
+        *(Case("baseline_training", name, "paper", repeats=1) for name in baselines.TRAINED),
         Case("training", processes=2, repeats=repeats),
         *(Case("song", steps=dmxlib.pipeline.STEPS, seconds=60 * minutes, repeats=1) for minutes in (1, 60)),
         Case("command_line", repeats=repeats),
@@ -93,6 +94,7 @@ def quick_cases() -> list[Case]:
     return [
         Case("separation", steps=1, seconds=1, repeats=2),
         *(Case("baseline", name, seconds=0.5, repeats=1) for name in ("hdemucs", "instglow")),
+        Case("baseline_training", "instglow", repeats=1),
         Case("codec", "encodec-48khz", "paper", seconds=0.1, repeats=1),
         Case("training", repeats=1),
         Case("song", steps=1, seconds=1, repeats=1),
@@ -196,10 +198,15 @@ def separation(case: Case):
     return {**times, "warm-up": [warm_up["total"]]}, count(pipeline.unet, pipeline.conditioner)
 
 
+def new_baseline(case: Case) -> Baseline:
+    """Another system of the case's size, with random weights."""
+    module, config = baselines.load(case.system), read_yaml(CONFIGS / f"{case.size}_{case.system}.yaml")
+    return new_model(module.Model, from_values(module.TrainConfig, config))
+
+
 def baseline(case: Case):
     """Another system from the clip to its vocals: its first step, and each further one times their number."""
-    module, config = baselines.load(case.system), read_yaml(CONFIGS / f"{case.size}_{case.system}.yaml")
-    model, clip = new_model(module.Model, from_values(module.TrainConfig, config)).eval(), noise(case)
+    model, clip = new_baseline(case).eval(), noise(case)
     if case.compiled:
         model.network.compile()
     with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16"):
@@ -212,6 +219,14 @@ def baseline(case: Case):
             pairs = zip(first, seconds(2), strict=True)
             total = [one + (model.STEPS - 1) * (two - one) for one, two in pairs]
     return {"total": total}, count(model)
+
+
+def baseline_training(case: Case):
+    """An optimiser step of another system on one excerpt of its own length, from waves."""
+    model = new_baseline(case).train()
+    pair = torch.randn(2, 1, model.config.channels, model.config.chunk_samples) / 10
+    times = optimizer_steps(model, lambda: model.loss(*pair, seeded_generator(0)), case.repeats)
+    return {"step from audio, processes: 1": times}, count(model)
 
 
 CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
@@ -266,16 +281,21 @@ def train_steps(rank: int, case: Case, stage: int, source: str, path: Path) -> N
         torch.set_num_threads(max(1, os.cpu_count() // case.processes))
         torch.distributed.init_process_group("gloo", f"file://{path}", None, case.processes, rank)
         step = DistributedDataParallel(step)
-    optimizer = torch.optim.AdamW(step.parameters())
+    times = optimizer_steps(step, lambda: step(batch, seeded_generator(0)), case.repeats)
+    if rank == 0:
+        path.with_suffix(".json").write_text(json.dumps(times))
+
+
+def optimizer_steps(module: nn.Module, loss, repeats: int) -> list[float]:
+    """Seconds of steps on `loss()`."""
+    optimizer = torch.optim.AdamW(module.parameters())
 
     def run():
-        step(batch, seeded_generator(0)).backward()
+        loss().backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    times = repeat(run, case.repeats)
-    if rank == 0:
-        path.with_suffix(".json").write_text(json.dumps(times))
+    return repeat(run, repeats)
 
 
 def song(case: Case):

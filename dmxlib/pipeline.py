@@ -187,9 +187,9 @@ class VocalSeparationPipeline(DiffusionPipeline):
                 callback(step, timestep, latents)
         return latents
 
-    @torch.no_grad()
     def decode(self, latents, mixture) -> torch.Tensor:
-        """Latents (batch, dimension + 1, F) -> vocals (batch, channels, F * hop) at their level."""
+        """Latents (batch, dimension + 1, F) -> vocals (batch, channels, F * hop) at their level; gradients go
+        through."""
         wave = self.codec.decode(latents[:, :-1])
         levels, reference = level.from_channel(latents[:, -1:]), level.rms(mixture)
         if self.config.level_rule == "averaged":

@@ -3,7 +3,8 @@
 The key `system` names it: one of dmxlib/baselines/, whose other keys `--system NAME --help` lists, student
 (dmxlib/distill.py), or ldm-dmx, the latent diffusion separator of this file. Its stage 1 keeps the
 conditioner frozen and reads latents alone; stage 2 starts from stage 1's model, unfreezes the conditioner and
-trains it through the mixture's samples, at a small learning rate.
+trains it through the mixture's samples, at a small learning rate. Ours is stage 3, `log_weight`: what a
+single step draws is decoded and compared with the true vocals (dmxlib/decoded.py).
 """
 
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from dmxlib import baselines
 from dmxlib.augment import AUGMENTATIONS
 from dmxlib.codec import Codec
 from dmxlib.config import parse_config, peek
+from dmxlib.decoded import decoded_loss, draw
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.latents import CachedPairs, checksum, encode_batch, pairs_of
@@ -36,6 +38,7 @@ class TrainConfig(TrainerConfig):
     codec: str = "data/runs/mini_codec/model"
     train_conditioner: bool = False
     t_power: float = 1.0
+    log_weight: float | None = None
     latent_cache: str | None = None
     data_root: str | list = "data/toy"
     pairs: int = 1024
@@ -62,6 +65,7 @@ class TrainStep(torch.nn.Module):
     Args:
         validation: a dataset of fixed pairs, as the training one's.
         t_power: how t is drawn, see `v_loss`.
+        log_weight: of `decoded_loss`, on waves, in the place of the v loss; None for the latter.
     """
 
     steps = STEPS  # of sampling, in validation
@@ -72,11 +76,12 @@ class TrainStep(torch.nn.Module):
         train_conditioner: bool,
         validation,
         t_power: float = 1.0,
+        log_weight: float | None = None,
     ):
         super().__init__()
         self._pipeline = (pipeline,)  # a tuple hides it from torch.nn.Module
         self.unet = pipeline.unet
-        self.train_conditioner, self.t_power = train_conditioner, t_power
+        self.train_conditioner, self.t_power, self.log_weight = train_conditioner, t_power, log_weight
         if train_conditioner:
             self.conditioner = pipeline.conditioner
         pipeline.codec.requires_grad_(False)
@@ -88,7 +93,13 @@ class TrainStep(torch.nn.Module):
         return self._pipeline[0]
 
     def forward(self, batch, generator):
-        """The v loss of a batch of {"latents", "condition" or "mixture"}, or of waves."""
+        """The v loss of a batch of {"latents", "condition" or "mixture"} or of waves, or the decoded loss."""
+        if self.log_weight is not None:
+            mixture = batch["mixture"]
+            with torch.set_grad_enabled(self.train_conditioner):
+                condition = self.pipeline.conditioner(mixture)
+            drawn = draw(self.pipeline, condition, mixture, generator)
+            return decoded_loss(drawn, batch["vocals"], mixture, self.log_weight)
         latents, condition = self.encode(batch)
         return v_loss(self.unet, latents, condition, generator, self.t_power)
 
@@ -172,8 +183,12 @@ def make_parts(config: TrainConfig, device):
 
 def make_training(config: TrainConfig, device) -> tuple[TrainStep, torch.utils.data.Dataset]:
     """What `dmxlib.trainer.train` takes: the step of the config's system, and its training pairs."""
+    if config.log_weight is not None and config.latent_cache:
+        raise InputError("log_weight asks for waves, which a latent cache lacks; leave latent_cache out.")
     pipeline, training, validation = make_parts(config, device)
-    return TrainStep(pipeline, config.train_conditioner, validation, config.t_power), training
+    return TrainStep(
+        pipeline, config.train_conditioner, validation, config.t_power, config.log_weight
+    ), training
 
 
 @exit_on_input_error

@@ -30,6 +30,7 @@ def test_every_kind_is_a_row(folder):
     parts |= {"--help", "import", "song of 1 s"}
     parts |= {f"stage {n} step from {source}, processes: 1" for n in (1, 2) for source in ("audio", "cache")}
     assert parts <= set(table.part)
+    assert "step from audio, processes: 1" in set(table.part[table.system == "instglow"])
     assert (table.seconds_median > 0).all() and (table.peak_mb > 0).all()
     counts = table.groupby("system").parameters.max()
     model = benchmark.ldm_dmx("mini")

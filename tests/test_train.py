@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from dmxlib import distill, train, train_codec, trainer
 from dmxlib.config import parse_config
+from dmxlib.decoded import decoded_loss
 from dmxlib.distill import DistillConfig, DistillStep
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
 from dmxlib.pipeline import VocalSeparationPipeline
@@ -185,13 +186,55 @@ def test_cache_and_raw_audio_give_the_same_loss(cache, tiny_codec, conditioner):
     assert losses["raw"][0] != pytest.approx(losses["raw"][1], rel=1e-3)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_command_runs_on_raw_audio(flags, cache, stage1, tmp_path, stage):
     settings = dict(latent_cache="none", data_root=cache.data_root, pairs=4, hold_out_seconds=2.0)
-    if stage == 2:
+    if stage > 1:
         settings |= dict(pretrained_model_name_or_path=stage1 / "model", train_conditioner="true")
+    if stage == 3:
+        settings["log_weight"] = 0.1
     run(flags(tmp_path / "raw", max_train_steps=2, validation_pairs=1, **settings))
     assert list(log_of(tmp_path / "raw")) == [1, 2]
+
+
+def test_stage_3_learns_from_what_is_heard(cache, stage1):
+    """Gradients reach the U-Net, and the conditioner where asked, through the decoder, which learns nothing."""
+    training, _ = pairs_of(cache, train.Codec.load(cache.codec))
+    batch = torch.utils.data.default_collate([training[0], training[1]])
+    for train_conditioner in (False, True):
+        pipeline = VocalSeparationPipeline.from_pretrained(stage1 / "model")
+        step = TrainStep(pipeline, train_conditioner, [], log_weight=0.1).train()
+        before = {name: tensor.clone() for name, tensor in pipeline.codec.state_dict().items()}
+        optimizer, losses = torch.optim.AdamW(step.parameters(), 1e-3), []
+        for _ in range(8):
+            loss = step(batch, seeded_generator(0))
+            loss.backward()
+            assert all(p.grad.isfinite().all() for p in step.parameters() if p.requires_grad)  # DDP waits
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        assert losses[-1] < 0.95 * losses[0]
+        assert same(before, pipeline.codec.state_dict())
+        learned = any(name.startswith("conditioner") for name, _ in step.named_parameters())
+        assert learned == train_conditioner
+
+
+def test_decoded_loss_is_of_what_is_heard(rng):
+    vocals, rest = torch.from_numpy(rng.standard_normal((2, 1, 1, 8000), np.float32))
+    mixture = vocals + rest
+    loss = [decoded_loss(x, vocals, mixture, 0.1).item() for x in (vocals, mixture, torch.zeros_like(vocals))]
+    assert loss[0] < 0.5 * min(loss[1:])  # what is left of it is the mask's
+    assert decoded_loss(mixture, vocals, mixture, 0.1) != decoded_loss(mixture, vocals, mixture, 0.2)
+    louder = decoded_loss(7 * mixture, 7 * vocals, 7 * mixture, 0.1)
+    assert louder.item() == pytest.approx(loss[1], rel=1e-4)
+    silent = torch.zeros_like(vocals).requires_grad_()
+    decoded_loss(silent, 0 * vocals, 0 * mixture, 0.1).backward()
+    assert silent.grad.isfinite().all()
+
+
+def test_stage_3_refuses_a_cache(flags, stage1, tmp_path):
+    with pytest.raises(SystemExit, match="^error: log_weight asks for waves"):
+        run(flags(tmp_path / "run", log_weight=0.1, pretrained_model_name_or_path=stage1 / "model"))
 
 
 def test_loss_falls_on_one_batch(cache):

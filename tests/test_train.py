@@ -198,7 +198,7 @@ def test_command_runs_on_raw_audio(flags, cache, stage1, tmp_path, stage):
 
 
 def test_stage_3_learns_from_what_is_heard(cache, stage1):
-    """Gradients reach the U-Net, and the conditioner where asked, through the decoder, which learns nothing."""
+    """Gradients reach the U-Net, and the conditioner where asked, through the decoder, which is frozen."""
     training, _ = pairs_of(cache, train.Codec.load(cache.codec))
     batch = torch.utils.data.default_collate([training[0], training[1]])
     for train_conditioner in (False, True):

@@ -33,20 +33,24 @@ def decoded_loss(
 ) -> torch.Tensor:
     """How far an estimate is from the vocals, all (batch, channels, T), over the mixture's RMS.
 
-    L1 of the waves; of STFT magnitudes, the mean over SIZES; of their common logarithms times `log_weight`;
-    and of the STFT of the estimate refined.
+    L1 of the waves; of STFT magnitudes, the mean over SIZES; of the refined estimate's STFT; and, times
+    `log_weight`, of the logarithms of both kinds of magnitudes.
     """
     reference = level.rms(mixture).clamp(min=1e-4)
     estimate, vocals, mixture = (wave / reference for wave in (estimate, vocals, mixture))
+
+    def log_distance(x, y):
+        return log_weight * F.l1_loss((FLOOR + x).log10(), (FLOOR + y).log10())
+
     loss = F.l1_loss(estimate, vocals)
     for size in SIZES:
         drawn, true = (stft(wave, size) for wave in (estimate, vocals))
-        drawn, magnitude = drawn.abs(), true.abs()
-        logs = ((FLOOR + x).log10() for x in (drawn, magnitude))
-        loss = loss + (F.l1_loss(drawn, magnitude) + log_weight * F.l1_loss(*logs)) / len(SIZES)
+        distance = F.l1_loss(drawn.abs(), true.abs()) + log_distance(drawn.abs(), true.abs())
+        loss = loss + distance / len(SIZES)
     whole = stft(mixture, size)
-    refined = whole * soft_mask(whole.abs(), drawn.clamp(min=FLOOR), EXPONENT)
-    return loss + F.l1_loss(torch.view_as_real(refined), torch.view_as_real(true))
+    refined = whole * soft_mask(whole.abs(), drawn.abs().clamp(min=FLOOR), EXPONENT)
+    loss = loss + F.l1_loss(torch.view_as_real(refined), torch.view_as_real(true))
+    return loss + log_distance(refined.abs(), true.abs())
 
 
 def stft(wave: torch.Tensor, size: int) -> torch.Tensor:

@@ -116,10 +116,14 @@ class TrainStep(torch.nn.Module):
         for them against the true latents, both decoded; plots the first."""
         device, losses, si_sdrs = next(self.parameters()).device, [], []
         for number, item in enumerate(self._validation):
-            latents, condition = self.encode({key: value[None].to(device) for key, value in item.items()})
-            # one pair at eight t, with the same noise at every validation
-            pair = (tensor.expand(8, -1, -1) for tensor in (latents, condition))
-            losses.append(v_loss(self.unet, *pair, seeded_generator(1, number, device=device)))
+            batch = {key: value[None].to(device) for key, value in item.items()}
+            generator = seeded_generator(1, number, device=device)  # the same noise at every validation
+            latents, condition = self.encode(batch)
+            if self.log_weight is not None:
+                losses.append(self(batch, generator))
+            else:  # one pair at eight t
+                pair = (tensor.expand(8, -1, -1) for tensor in (latents, condition))
+                losses.append(v_loss(self.unet, *pair, generator))
             drawn = self.pipeline.sample(
                 condition, self.steps, generator=torch.Generator().manual_seed(number)
             )

@@ -37,7 +37,7 @@ def decoded_loss(
     `log_weight`, of the logarithms of both kinds of magnitudes.
     """
     reference = level.rms(mixture).clamp(min=1e-4)
-    estimate, vocals, mixture = (wave / reference for wave in (estimate, vocals, mixture))
+    estimate, vocals, mixture = (wave.float() / reference for wave in (estimate, vocals, mixture))
 
     def log_distance(x, y):
         return log_weight * F.l1_loss((FLOOR + x).log10(), (FLOOR + y).log10())

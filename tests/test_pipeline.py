@@ -140,6 +140,7 @@ def test_callback_sees_every_step(tiny_pipeline):
     assert [tuple(latents.shape) for *_, latents in seen] == [(2, 17, 64)] * 4 + [(1, 17, 64)] * 4
 
 
+@torch.no_grad()
 def test_the_last_latents_are_what_is_decoded(tiny_pipeline):
     wave, seen = noise(CHUNK, 24_000), []
     vocals = separate(tiny_pipeline, wave, callback=lambda *call: seen.append(call[2]))

@@ -47,7 +47,7 @@ from dmxlib.train import TrainConfig, TrainStep, new_pipeline
 from dmxlib.trainer import git_commit
 
 CONFIGS, RATE = Path(__file__).parent / "configs", 44_100
-LIMIT_SECONDS = 1200  # of a case, which compiling could exceed; the longest other takes a quarter of it
+LIMIT_SECONDS = 1200  # of a case, which compiling can exceed
 STEPS = (1, 2, 4, 10, 20, 50)
 
 

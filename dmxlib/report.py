@@ -102,7 +102,7 @@ def dropped(rows: pd.DataFrame) -> list[str]:
 def sweep(folder) -> pd.DataFrame:
     """The runs in <folder>/steps/<T>, and beside them the generative systems' own numbers of steps: system,
     steps, seconds and the medians of the paper's metrics; empty where there are none."""
-    runs, others = [], sorted(Path(folder).glob("steps/*"))
+    runs, others = [], list(Path(folder).glob("steps/*"))
     for path in [folder, *others] if others else ():
         rows, facts = load_scores(path)
         medians = rows.groupby(["system", "metric"])["value"].median()

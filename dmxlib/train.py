@@ -190,9 +190,8 @@ def make_training(config: TrainConfig, device) -> tuple[TrainStep, torch.utils.d
     if config.log_weight is not None and config.latent_cache:
         raise InputError("log_weight asks for waves, which a latent cache lacks; leave latent_cache out.")
     pipeline, training, validation = make_parts(config, device)
-    return TrainStep(
-        pipeline, config.train_conditioner, validation, config.t_power, config.log_weight
-    ), training
+    losses = (config.t_power, config.log_weight)
+    return TrainStep(pipeline, config.train_conditioner, validation, *losses), training
 
 
 @exit_on_input_error

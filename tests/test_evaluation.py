@@ -218,37 +218,36 @@ def test_a_baseline_is_loaded_and_refined_like_ldm_dmx(shipped_instglow, made):
     np.testing.assert_array_equal(refined.separate(made), expected)
 
 
-def test_what_is_refined_is_separated_once(shipped_instglow, toy_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
-    monkeypatch.setattr(evaluation, "seconds_per_clip", lambda *_: {})
-    model, separated = baselines.load("instglow").Model, []
+@pytest.fixture
+def separated(shipped_instglow, monkeypatch):
+    """Of each separation by InstGlow, which halves the mixture instead, whether autocast was on."""
+    separated = []
 
     def separate(self, mixture, *args, **kwargs):
         separated.append(torch.is_autocast_enabled("cpu"))
         return mixture / 2
 
-    monkeypatch.setattr(model, "separate", separate)
+    monkeypatch.setattr(baselines.load("instglow").Model, "separate", separate)
+    return separated
+
+
+def test_what_is_refined_is_separated_once(separated, toy_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
+    monkeypatch.setattr(evaluation, "seconds_per_clip", lambda *_: {})
     flags = [f"--data={toy_root}", f"--out={tmp_path / 'scores'}"]
     evaluation.main(["instglow", "instglow-refined", *flags])
     assert separated == [False]
     usdr = {name: rows_of(tmp_path / "scores", name) for name in ("instglow", "instglow-refined")}
     (track,) = load_tracks(toy_root, "test")
     estimate = make_system("instglow-refined", Options()).separate(track)
-    expected = [row for row in evaluation.Song(track).score("x", systems.System(None), estimate)]
+    expected = evaluation.Song(track).score("x", systems.System(None), estimate)
     assert [float(row["value"]) for row in usdr["instglow-refined"]] == [row["value"] for row in expected]
     assert usdr["instglow"] != usdr["instglow-refined"] and separated == [False] * 2
 
 
-def test_mixed_precision_is_that_of_accelerate(shipped_instglow, toy_root, tmp_path, monkeypatch):
+def test_mixed_precision_is_that_of_accelerate(separated, toy_root, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    model, separated = baselines.load("instglow").Model, []
-
-    def separate(self, mixture, *args, **kwargs):
-        separated.append(torch.is_autocast_enabled("cpu"))
-        return mixture / 2
-
-    monkeypatch.setattr(model, "separate", separate)
     flags = ["instglow", f"--data={toy_root}", f"--out={tmp_path}"]
     reset_accelerate()
     try:

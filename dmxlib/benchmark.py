@@ -275,7 +275,9 @@ def train_steps(rank: int, case: Case, stage: int, source: str, path: Path) -> N
     pipeline = ldm_dmx(case.size)
     chunk = torch.randn(1, pipeline.codec.channels, pipeline.chunk_samples)
     batch = {"vocals": chunk, "mixture": chunk}
-    batch = encode_batch(pipeline.codec, batch) if source == "cache" else batch
+    if source == "cache":  # with the keys that CachedPairs reads
+        batch = encode_batch(pipeline.codec, batch)
+        del batch["condition" if stage == 2 else "mixture"]
     step = TrainStep(pipeline, train_conditioner=stage == 2, validation=[])
     if case.processes > 1:
         torch.set_num_threads(max(1, os.cpu_count() // case.processes))

@@ -161,14 +161,14 @@ def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[Trac
     """What to train on, a list for each of the data sets `roots` (one or several), and what to validate on.
 
     The first set is the one that validation is for: its valid songs where it has any, else the last `seconds`
-    of each of its training songs.
+    of each of its training songs. A set that is named twice is drawn twice as often.
     """
     roots = [roots] if isinstance(roots, str | Path) else roots
     sets = [load_sources(root, "train") or load_tracks(root, "train") for root in roots]
     if (Path(roots[0]) / "valid").is_dir() or _is_musdb(Path(roots[0])):
         return sets, load_tracks(roots[0], "valid")
     kept, held = hold_out(sets[0], seconds)
-    return [kept, *sets[1:]], held
+    return [kept if root == roots[0] else tracks for root, tracks in zip(roots, sets, strict=True)], held
 
 
 # -- training pairs ------------------------------------------------------------------------------------------

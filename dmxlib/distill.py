@@ -37,8 +37,8 @@ class DistillConfig(TrainConfig):
 class DistillStep(TrainStep):
     """The student with its loss; see the module.
 
-    Raises InputError for an unknown method, steps of the teacher's that the student's do not divide, or a
-    conditioner that is to learn: it is the teacher's, too.
+    Raises InputError for an unknown method, steps of the teacher's that the student's do not divide, a
+    conditioner that is to learn (it is the teacher's, too), or a loss on waves.
     """
 
     def __init__(self, pipeline: VocalSeparationPipeline, validation, config: DistillConfig):
@@ -47,6 +47,10 @@ class DistillStep(TrainStep):
             raise InputError(f"method is {config.method}; choose {' or '.join(METHODS)}.")
         if config.train_conditioner:
             raise InputError("train_conditioner is yes; a student keeps its teacher's; choose no.")
+        if config.log_weight is not None:
+            raise InputError(
+                "log_weight is given; a student learns from its teacher's latents; leave it out."
+            )
         if config.student_steps < 1 or config.teacher_steps % config.student_steps:
             raise InputError(
                 f"teacher_steps is {config.teacher_steps}; choose a multiple of student_steps, "

@@ -20,9 +20,9 @@ from dmxlib.config import parse_config, peek
 from dmxlib.decoded import decoded_loss, draw
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.latents import CachedPairs, checksum, encode_batch, pairs_of
+from dmxlib.latents import CachedPairs, checksum, pairs_of
 from dmxlib.metrics import si_sdr
-from dmxlib.pipeline import STEPS, VocalSeparationPipeline
+from dmxlib.pipeline import STEPS, VocalSeparationPipeline, encode_pair
 from dmxlib.plots import save_spectrograms
 from dmxlib.seeds import seeded_generator
 from dmxlib.trainer import TrainerConfig, make_accelerator, train
@@ -84,6 +84,7 @@ class TrainStep(torch.nn.Module):
         self.train_conditioner, self.t_power, self.log_weight = train_conditioner, t_power, log_weight
         if train_conditioner:
             self.conditioner = pipeline.conditioner
+        pipeline.conditioner.requires_grad_(train_conditioner)
         pipeline.codec.requires_grad_(False)
         self._validation = [validation[index] for index in range(len(validation))]
 
@@ -96,20 +97,20 @@ class TrainStep(torch.nn.Module):
         """The v loss of a batch of {"latents", "condition" or "mixture"} or of waves, or the decoded loss."""
         if self.log_weight is not None:
             mixture = batch["mixture"]
-            with torch.set_grad_enabled(self.train_conditioner):
-                condition = self.pipeline.conditioner(mixture)
-            drawn = draw(self.pipeline, condition, mixture, generator)
+            drawn = draw(self.pipeline, self.pipeline.conditioner(mixture), mixture, generator)
             return decoded_loss(drawn, batch["vocals"], mixture, self.log_weight)
         latents, condition = self.encode(batch)
         return v_loss(self.unet, latents, condition, generator, self.t_power)
 
     def encode(self, batch):
         """A batch from the cache or of waves -> what to draw (batch, dimension + 1, F) and the condition."""
-        if "latents" not in batch:
-            batch = encode_batch(self.pipeline.codec, batch)
-        if self.train_conditioner:
-            return batch["latents"], self.conditioner(batch["mixture"])
-        return batch["latents"], batch["condition"]
+        if "latents" in batch:
+            latents = batch["latents"]
+        else:
+            latents = encode_pair(self.pipeline.codec, batch["vocals"], batch["mixture"])
+        if "mixture" in batch:
+            return latents, self.pipeline.conditioner(batch["mixture"])
+        return latents, batch["condition"]
 
     def validate(self, picture: Path):
         """Mean loss on the validation pairs with fixed noise, and the median SI-SDR in dB of what is drawn
@@ -168,7 +169,9 @@ def make_datasets(config: TrainConfig, codec: Codec):
     """The (training, validation) pairs: of the latent cache where one is named, else encoded as they come."""
     if config.latent_cache is None:
         return pairs_of(config, codec)
-    condition = "mixture" if config.train_conditioner else "condition"
+    # the cached condition is the codec's, and so is a conditioner that no training has touched or will
+    touched = config.train_conditioner or config.pretrained_model_name_or_path
+    condition = "mixture" if touched else "condition"
     training, validation = (CachedPairs(config.latent_cache, condition, held) for held in (False, True))
     needed = {"chunk_frames": config.chunk_frames, "codec_checksum": checksum(codec)}
     for key, value in needed.items():

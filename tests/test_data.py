@@ -466,6 +466,7 @@ def test_training_and_validation_tracks(sources_root, toy_root):
     assert data.training_tracks([str(sources_root)], 1) == ([sources], valid)
     assert data.training_tracks([toy_root, sources_root], 1) == ([kept, sources], held)
     assert data.training_tracks([sources_root, toy_root], 1) == ([sources, tracks], valid)
+    assert data.training_tracks([toy_root, sources_root, toy_root], 1) == ([kept, sources, kept], held)
 
 
 def test_songs_kept_for_validation_come_before_the_ends_of_others(tmp_path):

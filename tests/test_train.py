@@ -186,6 +186,24 @@ def test_cache_and_raw_audio_give_the_same_loss(cache, tiny_codec, conditioner):
     assert losses["raw"][0] != pytest.approx(losses["raw"][1], rel=1e-3)
 
 
+def test_frozen_conditioner_is_the_one_that_ships(cache, stage1, tiny_codec):
+    """After stage 2 it is no longer the codec's encoder, whose latents the cache keeps."""
+    pipeline = VocalSeparationPipeline.from_pretrained(stage1 / "model")
+    with torch.no_grad():
+        next(pipeline.conditioner.parameters()).mul_(2)
+    config = TrainConfig(latent_cache=cache.output_dir, pretrained_model_name_or_path=str(stage1 / "model"))
+    config.chunk_frames = pipeline.config.chunk_frames
+    cached, _ = train.make_datasets(config, pipeline.codec)
+    raw, _ = pairs_of(cache, tiny_codec)
+    step = TrainStep(pipeline, False, [])
+    for item in (cached[0], raw[0]):
+        batch = {key: tensor[None] for key, tensor in item.items()}
+        condition = step.encode(batch)[1]
+        torch.testing.assert_close(condition, pipeline.conditioner(batch["mixture"]))
+        assert not condition.requires_grad
+        assert (condition - pipeline.codec.encode(batch["mixture"])).abs().max() > 0.01
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_command_runs_on_raw_audio(flags, cache, stage1, tmp_path, stage):
     settings = dict(latent_cache="none", data_root=cache.data_root, pairs=4, hold_out_seconds=2.0)
@@ -327,9 +345,13 @@ def test_student_trains_by_command(flags, stage1, tmp_path):
     run([*arguments, model, "--system=student", "--teacher_steps=2"])
     assert list(log_of(tmp_path / "run")) == [1, 2]
     assert not same(parts(tmp_path / "run")["unet"], parts(stage1)["unet"])
-    for wrong in ("--method=magic", "--student_steps=3"):
-        with pytest.raises(SystemExit, match="^error: (method|teacher_steps) is .*; choose "):
+    for wrong in ("--method=magic", "--student_steps=3", "--train_conditioner=yes"):
+        with pytest.raises(
+            SystemExit, match="^error: (method|teacher_steps|train_conditioner) is .*; choose "
+        ):
             run([*arguments, model, "--system=student", wrong])
+    with pytest.raises(SystemExit, match="^error: log_weight is given; .* leave it out"):
+        run([*arguments, model, "--system=student", "--latent_cache=none", "--log_weight=0.1"])
 
 
 # -- what cannot be used ------------------------------------------------------------------------------------

@@ -48,9 +48,7 @@ class DistillStep(TrainStep):
         if config.train_conditioner:
             raise InputError("train_conditioner is yes; a student keeps its teacher's; choose no.")
         if config.log_weight is not None:
-            raise InputError(
-                "log_weight is given; a student learns from its teacher's latents; leave it out."
-            )
+            raise InputError("log_weight is given, but a student learns latents, not waves; leave it out.")
         if config.student_steps < 1 or config.teacher_steps % config.student_steps:
             raise InputError(
                 f"teacher_steps is {config.teacher_steps}; choose a multiple of student_steps, "

@@ -47,7 +47,7 @@ from dmxlib.train import TrainConfig, TrainStep, new_pipeline
 from dmxlib.trainer import git_commit
 
 CONFIGS, RATE = Path(__file__).parent / "configs", 44_100
-LIMIT_SECONDS = 1200  # of a case, which compiling can exceed
+LIMIT_SECONDS = 600  # of a case, which compiling can exceed
 STEPS = (1, 2, 4, 10, 20, 50)
 
 
@@ -168,6 +168,16 @@ def ldm_dmx(size: str) -> VocalSeparationPipeline:
     return pipeline
 
 
+def compile_layers(network: nn.Module) -> None:
+    """`torch.compile`, in the lines that layers share for each of them anew; not the LSTMs, whose frames it
+    would write out one by one."""
+    for module in network.modules():
+        if isinstance(module, nn.LSTM):
+            module.forward = torch.compiler.disable(module.forward)
+    torch._dynamo.config.recompile_limit = 64
+    network.compile()
+
+
 def noise(case: Case) -> np.ndarray:
     """The clip: (2, frames)."""
     return torch.randn(2, round(case.seconds * RATE)).numpy() / 10
@@ -177,7 +187,7 @@ def separation(case: Case):
     """LDM-dmx from the clip to its vocals, and the parts of that; the first call is "warm-up"."""
     pipeline, clip = ldm_dmx(case.size), noise(case)
     if case.compiled:
-        pipeline.unet.compile()
+        compile_layers(pipeline.unet)
     places = {
         "conditioner": (pipeline.conditioner, "forward"),
         "unet": (pipeline, "sample"),
@@ -208,7 +218,7 @@ def baseline(case: Case):
     """Another system from the clip to its vocals: its first step, and each further one times their number."""
     model, clip = new_baseline(case).eval(), noise(case)
     if case.compiled:
-        model.network.compile()
+        compile_layers(model.network)
     with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16"):
 
         def seconds(steps):
@@ -258,7 +268,7 @@ def training(case: Case):
     """An optimiser step of each stage on one excerpt a process, from waves and from what the cache keeps."""
     times = {}
     with tempfile.TemporaryDirectory() as folder:
-        for stage, source in product((1, 2), ("audio", "cache")):
+        for stage, source in (*product((1, 2), ("audio", "cache")), (3, "audio")):
             arguments = (case, stage, source, Path(folder) / f"{stage}-{source}")
             if case.processes == 1:
                 train_steps(0, *arguments)
@@ -278,7 +288,8 @@ def train_steps(rank: int, case: Case, stage: int, source: str, path: Path) -> N
     if source == "cache":  # with the keys that CachedPairs reads
         batch = encode_batch(pipeline.codec, batch)
         del batch["condition" if stage == 2 else "mixture"]
-    step = TrainStep(pipeline, train_conditioner=stage == 2, validation=[])
+    log_weight = 0.5 if stage == 3 else None
+    step = TrainStep(pipeline, train_conditioner=stage == 2, validation=[], log_weight=log_weight)
     if case.processes > 1:
         torch.set_num_threads(max(1, os.cpu_count() // case.processes))
         torch.distributed.init_process_group("gloo", f"file://{path}", None, case.processes, rank)

@@ -28,7 +28,7 @@ class DistillConfig(TrainConfig):
     """A training's settings; those of the U-Net's size are the teacher's own."""
 
     system: str = "student"
-    pretrained_model_name_or_path: str = "ldm-dmx-mini"
+    pretrained_model_name_or_path: str = "ldm-dmx-equal-mini"
     method: str = "segments"
     teacher_steps: int = 50
     student_steps: int = 1

@@ -198,6 +198,11 @@ def test_each_iterative_system_has_its_own_number_of_steps(model_folder):
     assert make_system("mixture", replace(options, steps=4)).steps is None
 
 
+def test_equal_budget_is_a_model_of_its_own_that_ships():
+    raw, refined = (make_system(f"ldm-dmx-equal{end}", Options(model="nowhere")) for end in ("", "-refined"))
+    assert (raw.bandwidth, refined.bandwidth) == (12_000, np.inf) and raw.parameters == refined.parameters
+
+
 @pytest.fixture
 def shipped_instglow(tmp_path, monkeypatch):
     """An InstGlow with random weights where the trained ones are looked for."""

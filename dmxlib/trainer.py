@@ -368,9 +368,13 @@ def run_facts(accelerator: Accelerator) -> dict:
 
 
 def git_commit() -> str:
-    """The commit of the checkout this file lies in, with "-dirty" where files differ; "unknown" elsewhere."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    """The commit of the checkout this file lies in, with "-dirty" where the package differs (results do, while
+    they are made); "unknown" elsewhere."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    describe = [*git, "describe", "--always", "--abbrev=12"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+        same = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], check=False).returncode == 0
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return commit if same else f"{commit}-dirty"

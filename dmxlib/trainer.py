@@ -368,8 +368,8 @@ def run_facts(accelerator: Accelerator) -> dict:
 
 
 def git_commit() -> str:
-    """The commit of the checkout this file lies in, with "-dirty" where the package differs (results do, while
-    they are made); "unknown" elsewhere."""
+    """The commit of the checkout this file lies in, with "-dirty" where the package differs, whatever results
+    do while they are made; "unknown" elsewhere."""
     git = ["git", "-C", str(Path(__file__).parent)]
     describe = [*git, "describe", "--always", "--abbrev=12"]
     try:

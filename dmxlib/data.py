@@ -6,7 +6,7 @@ the layout of MUSDB18-HQ, which every other module reads with `load_tracks`.
 
 import argparse
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -298,8 +298,8 @@ ALBUM = dict.fromkeys(("Hydrogen", "Lithium", "Sodium", "Potassium", "Rubidium")
 }
 
 
-def everything_is_free_songs(source: Path | None) -> list[Song]:
-    """The CC0 album's stems, 48 kHz: names that hold VOX are vocals; five songs train, Caesium tests."""
+def album_folders(source: Path | None) -> list[Path]:
+    """The folders of the CC0 album's songs in a clone; InputError where there are none."""
     found = {path.parent for path in Path(source or ".").glob(f"src/*/{STEMS}")}
     folders = sorted(folder for folder in found if folder.name.partition(".")[2] in ALBUM)
     if not folders:
@@ -307,19 +307,31 @@ def everything_is_free_songs(source: Path | None) -> list[Song]:
             f"--source {source} holds no src/<n>.<Song>/<n>.<Song>_Stem_<NAME>_mobile.m4a; clone "
             "github.com/ichbinsoftware/everythingisremixed and name its folder with --source."
         )
+    return folders
+
+
+def album_stems(folder: Path) -> Iterator[tuple[str, np.ndarray, int]]:
+    """(name, wave, rate) of each stem of a song, at 48 kHz; they start together and differ in length."""
+    for path in sorted(folder.glob(STEMS)):
+        name = path.stem.partition("_Stem_")[2].removesuffix("_mobile")
+        yield name, audio.resample(*audio.read(path), 48_000), 48_000
+
+
+def everything_is_free_songs(source: Path | None) -> list[Song]:
+    """The album: stems whose names hold VOX are vocals; five songs train, Caesium tests."""
     return [
         Song(ALBUM[folder.name.partition(".")[2]], folder.name, partial(_sum_stems, folder))
-        for folder in folders
+        for folder in album_folders(source)
     ]
 
 
 def _sum_stems(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    stems = {path.name: audio.resample(*audio.read(path), 48_000) for path in sorted(folder.glob(STEMS))}
-    vocals, accompaniment = np.zeros((2, 2, max(stem.shape[1] for stem in stems.values())), np.float32)
-    for name, stem in stems.items():
-        source = vocals if "VOX" in name.split("_Stem_")[1] else accompaniment
-        source[:, : stem.shape[1]] += stem  # all stems start together
-    return vocals, accompaniment, 48_000
+    names, waves, (rate, *_) = zip(*album_stems(folder), strict=True)
+    vocals, accompaniment = np.zeros((2, 2, max(wave.shape[1] for wave in waves)), np.float32)
+    for name, wave in zip(names, waves, strict=True):
+        source = vocals if "VOX" in name else accompaniment
+        source[:, : wave.shape[1]] += wave
+    return vocals, accompaniment, rate
 
 
 def folder_songs(source: Path | None) -> list[Song]:
@@ -345,6 +357,7 @@ SETS = {
     "musdb18-hq": folder_songs,
     "folder": folder_songs,
 }
+OTHER_SETS = ("debian", "everything-is-free-stems")  # which modules of their own make
 
 
 def prepare(name: str, destination, source=None, sing: bool = False, quiet: bool = False) -> None:
@@ -353,6 +366,10 @@ def prepare(name: str, destination, source=None, sing: bool = False, quiet: bool
     A song that peaks above 1 is divided by its peak. The toy set is 16-bit wav like MUSDB18-HQ, the others
     24-bit flac. Raises InputError where the source is missing.
     """
+    if name == "everything-is-free-stems":
+        from dmxlib import stems  # it rests on this module
+
+        return stems.write_stems(destination, source and Path(source), quiet)
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
     if name == "debian":
         from dmxlib import debian  # it rests on this module
@@ -381,7 +398,7 @@ def main(argv=None) -> None:
         "prepare", help="write one data set, once"
     )
     prepare_parser.add_argument(
-        "name", metavar="SET", choices=[*SETS, "debian"], help=f"one of {', '.join(SETS)}, debian"
+        "name", metavar="SET", choices=[*SETS, *OTHER_SETS], help=f"one of {', '.join((*SETS, *OTHER_SETS))}"
     )
     prepare_parser.add_argument("destination", metavar="DST", help="folder to write to, e.g. data/toy")
     prepare_parser.add_argument("--source", metavar="DIR", help="where the data set as downloaded lies")

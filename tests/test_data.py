@@ -278,10 +278,32 @@ def test_everything_is_free(tmp_path):
     assert levels[0] / levels[1] == pytest.approx(np.sqrt(2), rel=0.03)  # both divided alike
 
 
+@needs_ffmpeg
+def test_stems_are_sources_without_silence_and_ends(tmp_path):
+    for song in ("1.Hydrogen", "6.Caesium"):
+        for name, sound in {"VOX LEAD": 12, "DRUMS": 20, "SWEEP": 5}.items():
+            stem = tmp_path / "clone" / "src" / song / f"{song}_Stem_{name}_mobile.m4a"
+            wave = np.zeros((2, 70 * 8000), np.float32)
+            wave[:, 10 * 8000 : (10 + sound) * 8000] = tone(440, sound, 8000, 0.7)
+            wave[:, 32 * 8000 :] = tone(440, 38, 8000, 0.7)  # of the end nothing is heard
+            audio.write(stem.with_suffix(".wav"), wave, 8000)
+            subprocess.run(["ffmpeg", "-v", "error", "-i", stem.with_suffix(".wav"), stem], check=True)
+    arguments = ["prepare", "everything-is-free-stems", str(tmp_path / "ready"), "--source"]
+    data.main([*arguments, str(tmp_path / "clone")])
+    voice, drums = data.load_sources(tmp_path / "ready", "train")
+    assert (voice.name, drums.name) == ("1.Hydrogen VOX LEAD", "1.Hydrogen DRUMS")
+    assert voice.has_vocals and not drums.has_vocals and voice.rate == 48_000
+    assert 11 < voice.frames / 48_000 < 15 and 19 < drums.frames / 48_000 < 23
+    times = [path.stat().st_mtime_ns for path in (tmp_path / "ready").rglob("*.flac")]
+    data.main([*arguments, str(tmp_path / "clone")])
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "ready").rglob("*.flac")] == times
+
+
 @pytest.mark.parametrize(
     "arguments, word",
     [
         (["everything-is-free", "--source", "nowhere"], "nowhere"),
+        (["everything-is-free-stems"], "clone"),
         (["everything-is-free"], "clone"),
         (["musdb18-hq", "--source", "nowhere"], "nowhere"),
         (["folder"], "--source"),

@@ -6,7 +6,7 @@ the layout of MUSDB18-HQ, which every other module reads with `load_tracks`.
 
 import argparse
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -298,8 +298,8 @@ ALBUM = dict.fromkeys(("Hydrogen", "Lithium", "Sodium", "Potassium", "Rubidium")
 }
 
 
-def album_folders(source: Path | None) -> list[Path]:
-    """The folders of the CC0 album's songs in a clone; InputError where there are none."""
+def album_folders(source: Path | None) -> dict[Path, str]:
+    """Folder -> split of the CC0 album's songs in a clone; InputError where there are none."""
     found = {path.parent for path in Path(source or ".").glob(f"src/*/{STEMS}")}
     folders = sorted(folder for folder in found if folder.name.partition(".")[2] in ALBUM)
     if not folders:
@@ -307,31 +307,51 @@ def album_folders(source: Path | None) -> list[Path]:
             f"--source {source} holds no src/<n>.<Song>/<n>.<Song>_Stem_<NAME>_mobile.m4a; clone "
             "github.com/ichbinsoftware/everythingisremixed and name its folder with --source."
         )
-    return folders
+    return {folder: ALBUM[folder.name.partition(".")[2]] for folder in folders}
 
 
-def album_stems(folder: Path) -> Iterator[tuple[str, np.ndarray, int]]:
-    """(name, wave, rate) of each stem of a song, at 48 kHz; they start together and differ in length."""
-    for path in sorted(folder.glob(STEMS)):
-        name = path.stem.partition("_Stem_")[2].removesuffix("_mobile")
-        yield name, audio.resample(*audio.read(path), 48_000), 48_000
+@dataclass(frozen=True)
+class Stem:
+    """One of a song's stems, which start together and differ in length."""
+
+    path: Path
+    rate = 48_000
+
+    @property
+    def name(self) -> str:
+        """What the album calls it."""
+        return self.path.stem.partition("_Stem_")[2].removesuffix("_mobile")
+
+    @property
+    def is_vocal(self) -> bool:
+        """Whether it is a voice."""
+        return "VOX" in self.name
+
+    def read(self) -> np.ndarray:
+        """The wave, (channels, frames) at `rate`."""
+        return audio.resample(*audio.read(self.path), self.rate)
+
+
+def album_stems(folder: Path) -> list[Stem]:
+    """The stems of a song, sorted by name."""
+    return [Stem(path) for path in sorted(folder.glob(STEMS))]
 
 
 def everything_is_free_songs(source: Path | None) -> list[Song]:
-    """The album: stems whose names hold VOX are vocals; five songs train, Caesium tests."""
+    """The album: five songs train, Caesium tests."""
     return [
-        Song(ALBUM[folder.name.partition(".")[2]], folder.name, partial(_sum_stems, folder))
-        for folder in album_folders(source)
+        Song(split, folder.name, partial(_sum_stems, folder))
+        for folder, split in album_folders(source).items()
     ]
 
 
 def _sum_stems(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    names, waves, (rate, *_) = zip(*album_stems(folder), strict=True)
-    vocals, accompaniment = np.zeros((2, 2, max(wave.shape[1] for wave in waves)), np.float32)
-    for name, wave in zip(names, waves, strict=True):
-        source = vocals if "VOX" in name else accompaniment
+    waves = {stem: stem.read() for stem in album_stems(folder)}
+    vocals, accompaniment = np.zeros((2, 2, max(wave.shape[1] for wave in waves.values())), np.float32)
+    for stem, wave in waves.items():
+        source = vocals if stem.is_vocal else accompaniment
         source[:, : wave.shape[1]] += wave
-    return vocals, accompaniment, rate
+    return vocals, accompaniment, Stem.rate
 
 
 def folder_songs(source: Path | None) -> list[Song]:

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.data import ALBUM, album_folders, album_stems
+from dmxlib.data import album_folders, album_stems
 
 HELD_OUT_SECONDS = 40  # of the end, which validation is for: the configs' hold_out_seconds
 SOUND_DBFS = -50.0  # RMS of a second that is kept; a stem is silent most of the time
@@ -22,14 +22,16 @@ def write_stems(destination, source, quiet: bool = False) -> None:
 
     Raises InputError where the source is missing.
     """
-    folders = [folder for folder in album_folders(source) if ALBUM[folder.name.partition(".")[2]] == "train"]
+    folders = [folder for folder, split in album_folders(source).items() if split == "train"]
     for folder in tqdm(folders, desc="prepare stems", unit="song", disable=quiet):
-        for name, wave, rate in album_stems(folder):
-            kind = "voices" if "VOX" in name else "music"
-            path = Path(destination) / "train" / kind / f"{folder.name} {name}.flac"
-            sounding = sound(wave[:, : max(0, wave.shape[1] - HELD_OUT_SECONDS * rate)], rate)
-            if sounding.shape[1] >= LEAST_SECONDS * rate and not path.exists():
-                audio.write(path, audio.stereo(sounding), rate, "PCM_16")
+        for stem in album_stems(folder):
+            kind = "voices" if stem.is_vocal else "music"
+            path = Path(destination) / "train" / kind / f"{folder.name} {stem.name}.flac"
+            if path.exists():
+                continue
+            sounding = sound(stem.read()[:, : -HELD_OUT_SECONDS * stem.rate], stem.rate)
+            if sounding.shape[1] >= LEAST_SECONDS * stem.rate:
+                audio.write(path, audio.stereo(sounding), stem.rate, "PCM_16")
 
 
 def sound(wave: np.ndarray, rate: int) -> np.ndarray:

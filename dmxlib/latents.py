@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dmxlib.augment import AUGMENTATIONS
-from dmxlib.codec import Codec
+from dmxlib.codec import Codec, Conditioner
 from dmxlib.config import parse_config
 from dmxlib.data import VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
@@ -56,10 +56,11 @@ def encode_batch(codec: Codec, batch: dict) -> dict:
     return {"latents": latents, "condition": condition, "mixture": mixture}
 
 
-def checksum(codec: Codec) -> str:
-    """Of all that latents depend on: a cache is of no use to a codec that was trained further since."""
+def checksum(encoder: Conditioner) -> str:
+    """Of all that the latents of a codec or a conditioner depend on: a cache is of no use to one that was
+    trained further since."""
     digest = hashlib.sha256()
-    for tensor in [*codec.encoder.state_dict().values(), *codec.normalization.buffers()]:
+    for tensor in [*encoder.encoder.state_dict().values(), *encoder.normalization.buffers()]:
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()
 

@@ -165,12 +165,13 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
     return VocalSeparationPipeline(*parts, config.chunk_frames, level_rule="averaged")  # results/sampling
 
 
-def make_datasets(config: TrainConfig, codec: Codec):
+def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):
     """The (training, validation) pairs: of the latent cache where one is named, else encoded as they come."""
+    codec, conditioner = pipeline.codec, pipeline.conditioner
     if config.latent_cache is None:
         return pairs_of(config, codec)
     # the cached condition is the codec's, and so is a conditioner that no training has touched or will
-    touched = config.train_conditioner or config.pretrained_model_name_or_path
+    touched = config.train_conditioner or checksum(conditioner) != checksum(codec)
     condition = "mixture" if touched else "condition"
     training, validation = (CachedPairs(config.latent_cache, condition, held) for held in (False, True))
     needed = {"chunk_frames": config.chunk_frames, "codec_checksum": checksum(codec)}
@@ -184,7 +185,7 @@ def make_parts(config: TrainConfig, device):
     """The pipeline on its device, and its (training, validation) pairs."""
     pipeline = make_pipeline(config)
     config.chunk_frames = pipeline.config.chunk_frames  # a saved system keeps its own
-    training, validation = make_datasets(config, pipeline.codec)
+    training, validation = make_datasets(config, pipeline)
     return pipeline.to(device), training, validation
 
 

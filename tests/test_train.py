@@ -193,7 +193,7 @@ def test_frozen_conditioner_is_the_one_that_ships(cache, stage1, tiny_codec):
         next(pipeline.conditioner.parameters()).mul_(2)
     config = TrainConfig(latent_cache=cache.output_dir, pretrained_model_name_or_path=str(stage1 / "model"))
     config.chunk_frames = pipeline.config.chunk_frames
-    cached, _ = train.make_datasets(config, pipeline.codec)
+    cached, _ = train.make_datasets(config, pipeline)
     raw, _ = pairs_of(cache, tiny_codec)
     step = TrainStep(pipeline, False, [])
     for item in (cached[0], raw[0]):
@@ -202,6 +202,16 @@ def test_frozen_conditioner_is_the_one_that_ships(cache, stage1, tiny_codec):
         torch.testing.assert_close(condition, pipeline.conditioner(batch["mixture"]))
         assert not condition.requires_grad
         assert (condition - pipeline.codec.encode(batch["mixture"])).abs().max() > 0.01
+
+
+def test_stage_1_goes_on_from_cached_conditions(cache, stage1):
+    """A frozen conditioner that is still the codec's encoder need not encode the mixture anew at each step."""
+    config = TrainConfig(latent_cache=cache.output_dir, pretrained_model_name_or_path=str(stage1 / "model"))
+    _, training, _ = train.make_parts(config, "cpu")
+    assert set(training[0]) == {"latents", "condition"}
+    config.train_conditioner = True
+    _, training, _ = train.make_parts(config, "cpu")
+    assert set(training[0]) == {"latents", "mixture"}
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

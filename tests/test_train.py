@@ -205,7 +205,7 @@ def test_frozen_conditioner_is_the_one_that_ships(cache, stage1, tiny_codec):
 
 
 def test_stage_1_goes_on_from_cached_conditions(cache, stage1):
-    """A frozen conditioner that is still the codec's encoder need not encode the mixture anew at each step."""
+    """A frozen conditioner that is still the codec's encoder need not encode a mixture anew at each step."""
     config = TrainConfig(latent_cache=cache.output_dir, pretrained_model_name_or_path=str(stage1 / "model"))
     _, training, _ = train.make_parts(config, "cpu")
     assert set(training[0]) == {"latents", "condition"}

@@ -291,69 +291,6 @@ def toy_songs(source: Path | None) -> list[Song]:
     return [Song(split, f"Toy Song {seed}", partial(load, seed)) for seed, split in enumerate(splits)]
 
 
-STEMS = "*_Stem_*_mobile.m4a"  # beside them lie a master and, in some versions, another bit rate
-
-ALBUM = dict.fromkeys(("Hydrogen", "Lithium", "Sodium", "Potassium", "Rubidium"), "train") | {
-    "Caesium": "test"
-}
-
-
-def album_folders(source: Path | None) -> dict[Path, str]:
-    """Folder -> split of the CC0 album's songs in a clone; InputError where there are none."""
-    found = {path.parent for path in Path(source or ".").glob(f"src/*/{STEMS}")}
-    folders = sorted(folder for folder in found if folder.name.partition(".")[2] in ALBUM)
-    if not folders:
-        raise InputError(
-            f"--source {source} holds no src/<n>.<Song>/<n>.<Song>_Stem_<NAME>_mobile.m4a; clone "
-            "github.com/ichbinsoftware/everythingisremixed and name its folder with --source."
-        )
-    return {folder: ALBUM[folder.name.partition(".")[2]] for folder in folders}
-
-
-@dataclass(frozen=True)
-class Stem:
-    """One of a song's stems, which start together and differ in length."""
-
-    path: Path
-    rate = 48_000
-
-    @property
-    def name(self) -> str:
-        """What the album calls it."""
-        return self.path.stem.partition("_Stem_")[2].removesuffix("_mobile")
-
-    @property
-    def is_vocal(self) -> bool:
-        """Whether it is a voice."""
-        return "VOX" in self.name
-
-    def read(self) -> np.ndarray:
-        """The wave, (channels, frames) at `rate`."""
-        return audio.resample(*audio.read(self.path), self.rate)
-
-
-def album_stems(folder: Path) -> list[Stem]:
-    """The stems of a song, sorted by name."""
-    return [Stem(path) for path in sorted(folder.glob(STEMS))]
-
-
-def everything_is_free_songs(source: Path | None) -> list[Song]:
-    """The album: five songs train, Caesium tests."""
-    return [
-        Song(split, folder.name, partial(_sum_stems, folder))
-        for folder, split in album_folders(source).items()
-    ]
-
-
-def _sum_stems(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    waves = {stem: stem.read() for stem in album_stems(folder)}
-    vocals, accompaniment = np.zeros((2, 2, max(wave.shape[1] for wave in waves.values())), np.float32)
-    for stem, wave in waves.items():
-        source = vocals if stem.is_vocal else accompaniment
-        source[:, : wave.shape[1]] += wave
-    return vocals, accompaniment, Stem.rate
-
-
 def folder_songs(source: Path | None) -> list[Song]:
     """Any tree of <split>/<track>/{mixture,vocals}.*, such as MUSDB18-HQ's."""
     if source is None or not source.is_dir():
@@ -371,13 +308,8 @@ def _load_track(track: Track) -> tuple[np.ndarray, np.ndarray, int]:
     return vocals, track.mixture() - vocals, track.rate
 
 
-SETS = {
-    "toy": toy_songs,
-    "everything-is-free": everything_is_free_songs,
-    "musdb18-hq": folder_songs,
-    "folder": folder_songs,
-}
-OTHER_SETS = ("debian", "everything-is-free-stems")  # which modules of their own make
+SETS = {"toy": toy_songs, "musdb18-hq": folder_songs, "folder": folder_songs}
+OTHER_SETS = ("everything-is-free", "everything-is-free-stems", "debian")  # which modules of their own make
 
 
 def prepare(name: str, destination, source=None, sing: bool = False, quiet: bool = False) -> None:
@@ -386,17 +318,16 @@ def prepare(name: str, destination, source=None, sing: bool = False, quiet: bool
     A song that peaks above 1 is divided by its peak. The toy set is 16-bit wav like MUSDB18-HQ, the others
     24-bit flac. Raises InputError where the source is missing.
     """
-    if name == "everything-is-free-stems":
-        from dmxlib import stems  # it rests on this module
-
-        return stems.write_stems(destination, source and Path(source), quiet)
+    source = source and Path(source)
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
-    if name == "debian":
-        from dmxlib import debian  # it rests on this module
+    if name in OTHER_SETS:
+        from dmxlib import album, debian  # they rest on this module
 
-        songs = debian.songs(destination, sing, quiet)
+        if name == "everything-is-free-stems":
+            return album.write_stems(destination, source, quiet)
+        songs = debian.songs(destination, sing, quiet) if name == "debian" else album.songs(source)
     else:
-        songs = SETS[name](source and Path(source))
+        songs = SETS[name](source)
     for song in tqdm(songs, desc=f"prepare {name}", unit="song", disable=quiet):
         folder = Path(destination) / song.split / song.name
         paths = [folder / (stem + ending) for stem in ("mixture", "vocals")]

@@ -168,14 +168,14 @@ def ldm_dmx(size: str) -> VocalSeparationPipeline:
     return pipeline
 
 
-def compile_layers(network: nn.Module) -> None:
-    """`torch.compile`, in the lines that layers share for each of them anew; not the LSTMs, whose frames it
-    would write out one by one."""
-    for module in network.modules():
-        if isinstance(module, nn.LSTM):
-            module.forward = torch.compiler.disable(module.forward)
-    torch._dynamo.config.recompile_limit = 64
-    network.compile()
+def compile_parts(network: nn.Module) -> None:
+    """`torch.compile` of each largest part without an LSTM; a function that meets one stays as it is."""
+    if isinstance(network, nn.ModuleList) or any(isinstance(part, nn.LSTM) for part in network.modules()):
+        for part in network.children():
+            compile_parts(part)
+    else:
+        torch._dynamo.config.recompile_limit = 64  # the parts share lines of code
+        network.compile()
 
 
 def noise(case: Case) -> np.ndarray:
@@ -187,7 +187,7 @@ def separation(case: Case):
     """LDM-dmx from the clip to its vocals, and the parts of that; the first call is "warm-up"."""
     pipeline, clip = ldm_dmx(case.size), noise(case)
     if case.compiled:
-        compile_layers(pipeline.unet)
+        compile_parts(pipeline.unet)
     places = {
         "conditioner": (pipeline.conditioner, "forward"),
         "unet": (pipeline, "sample"),
@@ -218,7 +218,7 @@ def baseline(case: Case):
     """Another system from the clip to its vocals: its first step, and each further one times their number."""
     model, clip = new_baseline(case).eval(), noise(case)
     if case.compiled:
-        compile_layers(model.network)
+        compile_parts(model.network)
     with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16"):
 
         def seconds(steps):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partialmethod
 
 import pandas as pd
 import pytest
@@ -86,3 +87,34 @@ def test_only_further_steps_are_multiplied(monkeypatch):
     monkeypatch.setattr(model, "separate", lambda self, clip, rate, steps, quiet: None)
     case = benchmark.Case("baseline", "instglow", seconds=0.1)
     assert benchmark.baseline(case)[0] == {"total": [1.0]}  # a second step took nothing
+
+
+class Recurrent(torch.nn.Module):
+    """Convolutions before and after an LSTM, as H-Demucs has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = torch.nn.ModuleList(torch.nn.Conv1d(4, 4, 3, padding=1) for _ in range(2))
+        self.lstm = torch.nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x):
+        """(batch, 4, T) -> the same shape."""
+        first, last = self.convs
+        return last(self.lstm(first(x).mT)[0].mT)
+
+
+@torch.no_grad()
+def test_parts_around_an_lstm_are_compiled(monkeypatch):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph.code)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
+    network, x = Recurrent().eval(), torch.randn(2, 4, 16)
+    expected = network(x)
+    benchmark.compile_parts(network)
+    torch.testing.assert_close(network(x), expected)
+    assert sum("conv1d" in code for code in graphs) == 2

@@ -170,6 +170,7 @@ def ldm_dmx(size: str) -> VocalSeparationPipeline:
 
 def compile_parts(network: nn.Module) -> None:
     """`torch.compile` of each largest part without an LSTM; a function that meets one stays as it is."""
+    # a list is never called itself
     if isinstance(network, nn.ModuleList) or any(isinstance(part, nn.LSTM) for part in network.modules()):
         for part in network.children():
             compile_parts(part)

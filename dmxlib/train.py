@@ -167,14 +167,14 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
 
 def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):
     """The (training, validation) pairs: of the latent cache where one is named, else encoded as they come."""
-    codec, conditioner = pipeline.codec, pipeline.conditioner
     if config.latent_cache is None:
-        return pairs_of(config, codec)
+        return pairs_of(config, pipeline.codec)
+    codec_checksum = checksum(pipeline.codec)
     # the cached condition is the codec's, and so is a conditioner that no training has touched or will
-    touched = config.train_conditioner or checksum(conditioner) != checksum(codec)
+    touched = config.train_conditioner or checksum(pipeline.conditioner) != codec_checksum
     condition = "mixture" if touched else "condition"
     training, validation = (CachedPairs(config.latent_cache, condition, held) for held in (False, True))
-    needed = {"chunk_frames": config.chunk_frames, "codec_checksum": checksum(codec)}
+    needed = {"chunk_frames": config.chunk_frames, "codec_checksum": codec_checksum}
     for key, value in needed.items():
         if training.settings.get(key, value) != value:
             raise InputError(f"{config.latent_cache} was made with another {key}; make one for this model.")

@@ -28,7 +28,7 @@ def test_every_kind_is_a_row(folder):
     assert (folder / "benchmark.csv").read_text().splitlines()[0] == COLUMNS
     table = pd.read_csv(folder / "benchmark.csv")
     parts = {"total", "conditioner", "unet", "decoder", "refinement", "warm-up"}
-    parts |= {"--help", "import", "song of 1 s"}
+    parts |= {"--help", "import", "song of 1 s", "total, the package's codec", "step: the same in bf16"}
     parts |= {f"stage {n} step from audio, processes: 1" for n in (1, 2, 3)}
     parts |= {f"stage {n} step from cache, processes: 1" for n in (1, 2)}
     assert parts <= set(table.part)
@@ -73,11 +73,13 @@ def test_ratios_compare_like_with_like():
         ("ldm-dmx", "fp32", False, 1, 2.0),
         ("ldm-dmx", "bf16", False, 1, 1.0),
         ("hdemucs", "fp32", False, None, 4.0),
+        ("hdemucs", "fp32", True, None, 2.0),
         ("msdm", "fp32", False, None, 300.0),
     ]
     table = pd.DataFrame(rows, columns=["system", "precision", "compiled", "steps", "seconds_median"])
     beside = benchmark.ratios(table.assign(part="total", size="paper")).set_index("precision")
     assert beside["ldm-dmx / hdemucs"]["fp32"] == 0.5 and pd.isna(beside["ldm-dmx / hdemucs"]["bf16"])
+    assert list(beside["ldm-dmx / fastest hdemucs"]) == [1.0, 0.5]
     assert beside["msdm / ldm-dmx"]["fp32"] == 150
 
 

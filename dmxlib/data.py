@@ -318,14 +318,16 @@ def prepare(name: str, destination, source=None, sing: bool = False, quiet: bool
     A song that peaks above 1 is divided by its peak. The toy set is 16-bit wav like MUSDB18-HQ, the others
     24-bit flac. Raises InputError where the source is missing.
     """
+    from dmxlib import album, debian  # they rest on this module
+
     source = source and Path(source)
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
-    if name in OTHER_SETS:
-        from dmxlib import album, debian  # they rest on this module
-
-        if name == "everything-is-free-stems":
-            return album.write_stems(destination, source, quiet)
-        songs = debian.songs(destination, sing, quiet) if name == "debian" else album.songs(source)
+    if name == "everything-is-free-stems":
+        return album.write_stems(destination, source, quiet)
+    if name == "everything-is-free":
+        songs = album.songs(source)
+    elif name == "debian":
+        songs = debian.songs(destination, sing, quiet)
     else:
         songs = SETS[name](source)
     for song in tqdm(songs, desc=f"prepare {name}", unit="song", disable=quiet):

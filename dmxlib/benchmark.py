@@ -62,6 +62,7 @@ class Case:
     compiled: bool = False
     steps: int | None = None
     seconds: float = 12.0  # of audio
+    whole: bool = False  # a baseline's chunk is the clip, not what it was trained on
     processes: int = 1
     repeats: int = 5
 
@@ -84,7 +85,11 @@ def all_cases(repeats: int) -> list[Case]:
             for steps in (1, 10)
         ),
         *(Case("unet", "ldm-dmx", size, repeats=repeats) for size in ("paper", "mini")),
-        *(Case("baseline", "hdemucs", "paper", *form, repeats=repeats) for form in forms),
+        *(
+            Case("baseline", "hdemucs", "paper", *form, whole=whole, repeats=repeats)
+            for whole in (False, True)
+            for form in forms
+        ),
         *(Case("baseline", name, "paper", repeats=repeats) for name in ("bsrnn", "msdm", "instglow")),
         Case("codec", "encodec-48khz", "paper", seconds=2048 / 150, repeats=repeats),  # the clip, padded
         *(Case("training", size=size, repeats=repeats) for size in ("paper", "mini")),
@@ -246,6 +251,8 @@ def unet(case: Case):
 def new_baseline(case: Case) -> Baseline:
     """Another system of the case's size, with random weights."""
     module, config = baselines.load(case.system), read_yaml(CONFIGS / f"{case.size}_{case.system}.yaml")
+    if case.whole:
+        config["chunk_samples"] = round(case.seconds * RATE)
     return new_model(module.Model, from_values(module.TrainConfig, config))
 
 
@@ -263,7 +270,7 @@ def baseline(case: Case):
         if model.STEPS > 1:
             pairs = zip(first, seconds(2), strict=True)
             total = [one + (model.STEPS - 1) * (two - one) for one, two in pairs]
-    return {"total": total}, count(model)
+    return {"total, in one chunk" if case.whole else "total": total}, count(model)
 
 
 def baseline_training(case: Case):
@@ -415,18 +422,19 @@ def work(seanet: nn.Module, x: torch.Tensor):
 
 
 def ratios(table: pd.DataFrame) -> pd.DataFrame:
-    """LDM-dmx at paper size by H-Demucs, at one precision and compile state and at H-Demucs' fastest; MSDM by
-    LDM-dmx."""
-    totals = table[(table.part == "total") & (table["size"] == "paper")]
+    """LDM-dmx at paper size by H-Demucs, at one precision and compile state: each in its own chunks, and
+    H-Demucs in a single one; MSDM by LDM-dmx."""
+    paper = table[table["size"] == "paper"]
+    totals = paper[paper.part == "total"]
     ours = totals[totals.system == "ldm-dmx"]
     form = ["precision", "compiled"]
-    hdemucs = totals[totals.system == "hdemucs"].set_index(form).seconds_median
     msdm = totals.loc[totals.system == "msdm", "seconds_median"].median()
     beside = ours[[*form, "steps", "seconds_median"]].copy()
-    beside["ldm-dmx / hdemucs"] = beside.seconds_median / [
-        hdemucs.get(key, np.nan) for key in beside[form].itertuples(index=False, name=None)
-    ]
-    beside["ldm-dmx / fastest hdemucs"] = beside.seconds_median / hdemucs.min()
+    for part, title in (("total", "hdemucs"), ("total, in one chunk", "hdemucs in one chunk")):
+        hdemucs = paper[(paper.system == "hdemucs") & (paper.part == part)].set_index(form).seconds_median
+        beside[f"ldm-dmx / {title}"] = beside.seconds_median / [
+            hdemucs.get(key, np.nan) for key in beside[form].itertuples(index=False, name=None)
+        ]
     beside["msdm / ldm-dmx"] = msdm / beside.seconds_median
     return beside
 

@@ -166,9 +166,9 @@ def test_chunks_that_are_computed_at_once_do_not_change_each_other(name, rng, mo
     model = make_model(name).eval()
     frames = 3 * model.config.chunk_samples
     mixture = (rng.standard_normal((2, frames)) * np.linspace(0, 0.3, frames)).astype(np.float32)
-    monkeypatch.setattr(base, "BATCH", 1)
+    monkeypatch.setattr(type(model), "BATCH", 1)
     alone = model.separate(mixture, model.config.sampling_rate, steps=3, quiet=True)
-    monkeypatch.setattr(base, "BATCH", 3)
+    monkeypatch.setattr(type(model), "BATCH", 3)
     together = model.separate(mixture, model.config.sampling_rate, steps=3, quiet=True)
     np.testing.assert_allclose(alone, together, atol=1e-4 * np.abs(alone).max())
 

@@ -21,7 +21,6 @@ from dmxlib.seeds import seeded_generator
 from dmxlib.trainer import TrainerConfig
 
 OVERLAP = 0.2  # share of a chunk cross-faded with the next; LDM-dmx's
-BATCH = 4  # chunks computed at once; LDM-dmx's
 PREVIEW_STEPS = 20  # of the separation drawn during training
 
 
@@ -44,6 +43,7 @@ class Baseline(ModelMixin, ConfigMixin):
     """
 
     STEPS = 1  # iterations for a chunk, where the caller names no other number
+    BATCH = 1  # chunks computed at once; two of a large network take longer than one after the other
 
     def loss(self, vocals, accompaniment, generator) -> torch.Tensor:
         """The loss of waves (batch, channels, chunk_samples), with all noise from `generator`."""
@@ -111,7 +111,7 @@ class Baseline(ModelMixin, ConfigMixin):
         chunks = torch.from_numpy(np.stack(list(audio.chunks([wave], length, hop))))
         generator, parts = torch.Generator(self.device).manual_seed(seed), []
         with tqdm(total=len(chunks) * steps, desc="separate", unit="step", disable=quiet) as bar:
-            for batch in chunks.split(BATCH):
+            for batch in chunks.split(self.BATCH):
                 tick = partial(bar.update, len(batch))
                 parts.extend(self.extract(batch.to(self.device), steps, generator, tick).cpu().numpy())
         blocks = list(audio.overlap_add(parts, hop))

@@ -52,6 +52,7 @@ class Model(Baseline):
     """
 
     STEPS = 150
+    BATCH = 4
 
     @register_to_config
     def __init__(

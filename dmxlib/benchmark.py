@@ -473,7 +473,10 @@ def draw(totals: pd.DataFrame):
         if system != "ldm-dmx":
             steps, seconds = STEPS, [seconds.item()] * len(STEPS)
         curves[f"{system}, {size}, {precision}{', compiled' if compiled else ''}"] = (steps, seconds)
-    return plots.lines(curves, "sampling steps", "seconds a clip", xscale="log", yscale="log")
+    curves = dict(sorted(curves.items(), key=lambda item: -max(item[1][1])))  # as they lie in the diagram
+    figure = plots.lines(curves, "sampling steps", "seconds a clip", xscale="log", yscale="log")
+    figure.axes[0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 @exit_on_input_error

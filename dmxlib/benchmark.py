@@ -2,8 +2,9 @@
 
 - benchmark.csv: one row a measurement. Separation is of a 12-s stereo clip at 44.1 kHz, resampling, padding
   and refinement included; an iterative baseline's time is that of its first step and of each further one
-  times their number. Paper sizes have random weights, which take the same time. `peak_mb` is the process's:
-  each case has its own, but with --quick.
+  times their number. Two of H-Demucs' chunks cover the clip; "total, in one chunk" spares it the second.
+  Paper sizes have random weights, which take the same time. `peak_mb` is the process's: each case has its
+  own, but with --quick.
 - codec_steps.csv: EnCodec-48k's encoder and decoder by the package and by `fast_codec`, each beside what this
   machine's rates predict: operations over that of a matrix product of their precision, bytes over that of a
   copy.
@@ -501,7 +502,7 @@ def main(argv=None) -> None:
                     table += pool.submit(limited, case).result()
             except Exception as error:  # of a compiler, for want of memory or time; others go on
                 tqdm.write(f"failed: {case}: {type(error).__name__}: {error}".split("\n")[0])
-        pd.DataFrame(table).to_csv(folder / "benchmark.csv", index=False)  # it all takes an hour
+        pd.DataFrame(table).to_csv(folder / "benchmark.csv", index=False)  # it all takes half an hour
     seconds = next(case.seconds for case in cases if case.measure == "codec")
     write(pd.DataFrame(table), folder, seconds)
 

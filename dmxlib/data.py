@@ -318,8 +318,8 @@ def prepare(name: str, destination, source=None, sing: bool = False, quiet: bool
     A song that peaks above 1 is divided by its peak. The toy set is 16-bit wav like MUSDB18-HQ, the others
     24-bit flac. Raises InputError where the source is missing.
     """
-    from dmxlib import album, debian  # they rest on this module
-
+    if name in OTHER_SETS:
+        from dmxlib import album, debian  # they rest on this module, and on what the others need not wait for
     source = source and Path(source)
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
     if name == "everything-is-free-stems":

@@ -52,7 +52,7 @@ class Model(Baseline):
     """
 
     STEPS = 150
-    BATCH = 4
+    BATCH = 4  # whose noise is drawn together, so another number gives other vocals
 
     @register_to_config
     def __init__(

@@ -309,23 +309,27 @@ def _load_track(track: Track) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 SETS = {"toy": toy_songs, "musdb18-hq": folder_songs, "folder": folder_songs}
-OTHER_SETS = ("everything-is-free", "everything-is-free-stems", "debian")  # which modules of their own make
+OTHER_SETS = ("everything-is-free", "everything-is-free-stems", "mir-1k", "debian")  # modules of their own
 
 
-def prepare(name: str, destination, source=None, sing: bool = False, quiet: bool = False) -> None:
+def prepare(
+    name: str, destination, source=None, split: str = "singers", sing: bool = False, quiet: bool = False
+) -> None:
     """Write the songs of data set `name` to `destination/<split>/<track>/`; finished ones stay.
 
     A song that peaks above 1 is divided by its peak. The toy set is 16-bit wav like MUSDB18-HQ, the others
-    24-bit flac. Raises InputError where the source is missing.
+    24-bit flac. `split` is mir-1k's, `sing` debian's. Raises InputError where the source is missing.
     """
     if name in OTHER_SETS:
-        from dmxlib import album, debian  # they rest on this module, and on what the others need not wait for
+        from dmxlib import album, debian, mir1k  # they rest on this module, and on what the others need not wait for
     source = source and Path(source)
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
     if name == "everything-is-free-stems":
         return album.write_stems(destination, source, quiet)
     if name == "everything-is-free":
         songs = album.songs(source)
+    elif name == "mir-1k":
+        songs = mir1k.songs(source, split)
     elif name == "debian":
         songs = debian.songs(destination, sing, quiet)
     else:
@@ -355,6 +359,12 @@ def main(argv=None) -> None:
     )
     prepare_parser.add_argument("destination", metavar="DST", help="folder to write to, e.g. data/toy")
     prepare_parser.add_argument("--source", metavar="DIR", help="where the data set as downloaded lies")
+    prepare_parser.add_argument(
+        "--split",
+        choices=("singers", "huang"),
+        default="singers",
+        help="mir-1k: no singer in two splits, or the published benchmark's",
+    )
     prepare_parser.add_argument("--sing", action="store_true", help="debian: add sung copies of the voices")
     prepare(**vars(parser.parse_args(argv)))
 

@@ -74,7 +74,10 @@ class Baseline(ModelMixin, ConfigMixin):
             )
         try:
             config = cls.load_config(str(folder))
-            if {key for key in config if not key.startswith("_")} != inspect.signature(cls).parameters.keys():
+            wanted = inspect.signature(cls).parameters
+            given = {key for key in config if not key.startswith("_")}
+            required = {key for key, argument in wanted.items() if argument.default is argument.empty}
+            if not required <= given <= wanted.keys():
                 raise ValueError("the config is another system's")
             kwargs = {"use_safetensors": True, "low_cpu_mem_usage": False} | kwargs
             model, info = super().from_pretrained(str(folder), output_loading_info=True, **kwargs)

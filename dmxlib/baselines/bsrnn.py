@@ -63,8 +63,11 @@ class TrainConfig(BaselineConfig):
     system: str = "bsrnn"
     features: int = 128
     pairs_of_layers: int = 12
+    window: int = 2048
     hop: int = 512
     chunk_samples: int = 132_300
+    sampling_rate: int = 44_100
+    channels: int = 2
 
 
 class Model(Baseline):

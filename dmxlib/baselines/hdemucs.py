@@ -26,7 +26,10 @@ class TrainConfig(BaselineConfig):
 
     system: str = "hdemucs"
     width: int = 48
+    window: int = 4096
     chunk_samples: int = 485_100
+    sampling_rate: int = 44_100
+    channels: int = 2
 
 
 class Model(Baseline):
@@ -34,6 +37,7 @@ class Model(Baseline):
 
     Args:
         width: channels of the first level.
+        window: samples of its STFT; the paper's is 4096 at 44.1 kHz.
         sources: what it separates; "vocals" is one of them.
     """
 
@@ -43,11 +47,12 @@ class Model(Baseline):
         width: int,
         chunk_samples: int,
         sources: tuple[str, ...] = ("vocals", "accompaniment"),
+        window: int = 4096,
         sampling_rate: int = 44_100,
         channels: int = 2,
     ):
         super().__init__()
-        self.network = HDemucs(list(sources), channels, width)
+        self.network = HDemucs(list(sources), channels, width, nfft=window)
         # torchaudio makes this norm and never calls it; a gradient that never comes would stop DDP
         self.network.time_encoder[-1].norm1.requires_grad_(False)
 

@@ -41,6 +41,7 @@ class TrainConfig(BaselineConfig):
     fourier_channels: int = 256
     time_channels: int = 1424
     chunk_samples: int = 262_144
+    sampling_rate: int = 22_050
 
 
 class Model(Baseline):

@@ -321,7 +321,11 @@ def prepare(
     24-bit flac. `split` is mir-1k's, `sing` debian's. Raises InputError where the source is missing.
     """
     if name in OTHER_SETS:
-        from dmxlib import album, debian, mir1k  # they rest on this module, and on what the others need not wait for
+        from dmxlib import (
+            album,
+            debian,
+            mir1k,
+        )  # they rest on this module, and on what the others need not wait for
     source = source and Path(source)
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
     if name == "everything-is-free-stems":

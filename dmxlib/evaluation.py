@@ -37,7 +37,7 @@ from dmxlib.data import Track, hold_out, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.metrics import RATE
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.systems import SYSTEMS, Options, System, make_system
+from dmxlib.systems import SHIPPED, SYSTEMS, Options, System, make_system
 from dmxlib.trainer import git_commit
 
 COLUMNS = ("system", "size", "track", "excerpt", "metric", "value", "dropped_reason")
@@ -73,6 +73,12 @@ def sung_excerpts(track: Track, vocals: np.ndarray) -> list[slice]:
     return [excerpt for excerpt in excerpts(track) if share(excerpt) >= 0.5]
 
 
+def spread(items: list, most: int | None) -> list:
+    """At most so many of the items, spread evenly; None takes all."""
+    count = len(items) if most is None else min(most, len(items))
+    return [items[len(items) * (2 * number + 1) // (2 * count)] for number in range(count)]
+
+
 # -- scores --------------------------------------------------------------------------------------------------
 
 
@@ -102,7 +108,7 @@ class Excerpt:
 @cache
 def latent_space() -> tuple:
     """The codec that ships and the samples of its chunks: one for all systems, whatever their own is."""
-    pipeline = VocalSeparationPipeline.from_pretrained(Options.model)
+    pipeline = VocalSeparationPipeline.from_pretrained(SHIPPED)
     return pipeline.codec, pipeline.chunk_samples
 
 
@@ -189,13 +195,14 @@ def level_rows(frames: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Song:
-    """A track with what all systems are scored against."""
+    """A track with what all systems are scored against, at most `most` of its sung excerpts."""
 
     track: Track
+    most: int | None = None
 
     def __post_init__(self):
         self.vocals, mixture, rate = self.track.vocals(), self.track.mixture(), self.track.rate
-        self.places = sung_excerpts(self.track, self.vocals)
+        self.places = spread(sung_excerpts(self.track, self.vocals), self.most)
         self.excerpts = []
         for place in self.places:
             waves = (metrics.mono(wave[:, place], rate) for wave in (self.vocals, mixture))
@@ -299,13 +306,14 @@ def evaluate(
     size: str,
     dnsmos: bool = False,
     keep=None,
+    most: int | None = None,
 ):
     """Separate and score what is missing, track by track; the main process keeps the result, system by
     system."""
     processes = accelerator.num_processes
     for first in tqdm(range(0, len(tracks), processes), desc="score", unit="song", disable=None):
         with accelerator.split_between_processes(tracks[first : first + processes]) as mine:
-            songs = [Song(track) for track in mine]
+            songs = [Song(track, most) for track in mine]
         estimates = {}  # by system and track, for those that refine them
         for name, system in systems.items():
             rows = []
@@ -331,12 +339,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("systems", nargs="+", metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--data", default="data/toy", metavar="DIR", help="a prepared data set")
     parser.add_argument("--out", default="data/scores", metavar="DIR", help="folder to write to")
-    parser.add_argument("--model", default=Options.model, help="of ldm-dmx: one that ships, or a folder")
+    parser.add_argument("--model", help="a trained system's folder, in place of what ships")
     parser.add_argument("--size", default="mini", help="what the column size says")
     parser.add_argument("--steps", type=int, help="sampling steps, in place of each system's own number")
     parser.add_argument("--seed", type=int, default=Options.seed)
     parser.add_argument("--dnsmos", action="store_true", help="score DNSMOS P.835 as well")
     parser.add_argument("--keep", metavar="DIR", help="keep the estimates there: <system>/<track>/vocals.wav")
+    parser.add_argument(
+        "--excerpts",
+        type=int,
+        metavar="N",
+        help="score N sung excerpts of a song, spread evenly (default: all)",
+    )
     parser.add_argument(
         "--split", default="test", help="which songs to score; choices rest on those of valid, never of test"
     )
@@ -355,18 +369,23 @@ def main(argv=None) -> None:
     """Command line."""
     argv = sys.argv[1:] if argv is None else argv
     options, accelerator = vars(make_parser().parse_args(argv)), Accelerator()
+    if options["excerpts"] is not None and options["excerpts"] < 1:
+        raise InputError(f"--excerpts is {options['excerpts']}; choose 1 or more.")
     training, tracks = load_songs(options["data"], options["split"], options["held_out"])
     made_with = {key: options[key] for key in ("model", "steps", "seed")}
     systems = {
         name: make_system(name, Options(**made_with, training=tuple(training))) for name in options["systems"]
     }
-    settings = {key: options[key] for key in ("size", "data", "split", "held_out", "dnsmos")} | made_with
+    settings = {
+        key: options[key] for key in ("size", "data", "split", "held_out", "excerpts", "dnsmos")
+    } | made_with
     settings["mixed_precision"] = precision = accelerator.mixed_precision
     scores = {
         name: Scores(Path(options["out"]), name, settings | {"steps": system.steps})
         for name, system in systems.items()
     }
-    evaluate(accelerator, systems, tracks, scores, options["size"], options["dnsmos"], options["keep"])
+    how = {key: options[key] for key in ("size", "dnsmos", "keep")}
+    evaluate(accelerator, systems, tracks, scores, **how, most=options["excerpts"])
     launcher = "python" if precision == "no" else f"accelerate launch --mixed_precision {precision}"
     for name, system in systems.items() if accelerator.is_main_process else ():
         scores[name].add(

@@ -3,9 +3,9 @@
 `python -m dmxlib.data prepare mir-1k DST --source CLONE` joins each song's clips, which lay apart in it, in
 their order, each faded into the next over FADE_SECONDS. The left channel of a clip is the accompaniment, the
 right one the voice. Split by singer, so that no voice is in two. With `--split huang` the data of the
-benchmark that others published: voice and accompaniment of each clip at 0 dB, two singers' clips joined to
-train on, the four clips that Huang and others chose by to validate on, the other 17 singers' 825 clips, one by
-one, to test on.
+benchmark that others published: voice and accompaniment of each clip at 0 dB; to train on, two singers' clips
+but for the four that Huang and others chose by, which are to validate on; to test on, the other 17 singers'
+825 clips, one by one.
 
 MIR-1K is for research. Source: Hsu and Jang, "On the improvement of singing voice separation for monaural
 recordings using the MIR-1K dataset", IEEE Trans. ASLP 2010; the benchmark: Huang, Kim, Hasegawa-Johnson and
@@ -102,7 +102,7 @@ def _complaint(path: Path) -> str | None:
 
 
 def by_song(clips: list[Path]) -> dict[str, list[Path]]:
-    """"<singer>_<song>" -> its clips."""
+    """ "<singer>_<song>" -> its clips."""
     found = defaultdict(list)
     for clip in clips:
         found[clip.stem.rpartition("_")[0]].append(clip)

@@ -45,13 +45,14 @@ class Options:
     """What a system is made with; one that has no use for a value ignores it.
 
     Args:
-        model: a system of `VocalSeparationPipeline.from_pretrained`.
+        model: the weights, in place of those that ship with the system: what LDM-dmx's `from_pretrained`
+            takes, or the model folder of another system's training run.
         steps: of sampling; None is each iterative system's own number.
         seed: of all noise; every track starts from it.
         training: songs to learn a fixed filter from.
     """
 
-    model: str = "ldm-dmx-mini"
+    model: str | None = None
     steps: int | None = None
     seed: int = 0
     training: tuple[Track, ...] = ()
@@ -154,7 +155,7 @@ def bandwidth(model) -> float:
 
 def load_pipeline(options: Options) -> VocalSeparationPipeline:
     """The model, quiet."""
-    pipeline = VocalSeparationPipeline.from_pretrained(options.model)
+    pipeline = VocalSeparationPipeline.from_pretrained(options.model or SHIPPED)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -186,12 +187,12 @@ def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray
 
 
 def baseline(name: str, options: Options) -> System:
-    """One of the paper's other systems, as it ships: dmxlib/pretrained/<name>-mini.
+    """One of the paper's other systems, of the options' model or as it ships: dmxlib/pretrained/<name>-mini.
 
-    Raises InputError where its weights do not ship.
+    Raises InputError where neither is there.
     """
-    folder = PRETRAINED / f"{name}-mini"
-    if not folder.is_dir():
+    folder = options.model or PRETRAINED / f"{name}-mini"
+    if not options.model and not folder.is_dir():
         raise InputError(
             f"{name} has no trained weights, {folder} is missing; train it (accelerate launch "
             f"dmxlib/train.py --config dmxlib/configs/mini_{name}.yaml) and copy its model folder there."
@@ -218,6 +219,7 @@ def refined(name: str, options: Options) -> System:
     return System(separate, raw.parameters, raw.steps, refines=name, refine=refine)
 
 
+SHIPPED = "ldm-dmx-mini"
 GAIN_SECONDS = 7.0  # one best gain each
 EQUAL = "ldm-dmx-equal-mini"  # before its stage 3: trained for as long as the others
 

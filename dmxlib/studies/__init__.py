@@ -1,0 +1,1 @@
+"""What was asked once: a question, a table, a folder in results/ each."""

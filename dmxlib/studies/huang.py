@@ -149,8 +149,8 @@ def table(summary: pd.DataFrame, runs: dict, scores: pd.DataFrame) -> str:
     return "\n".join(
         [
             "# MIR-1K, the published benchmark\n",
-            f"Voice at 0 dB, 16 kHz mono; {scores.clip.nunique()} clips of 17 singers, none of them "
-            "heard in training; BSS Eval 3, means weighted by length. T: sampling steps. ◇ sees the true vocals. "
+            f"Voice at 0 dB, 16 kHz mono; {scores.clip.nunique()} clips of 17 singers, none of them heard in "
+            "training; BSS Eval 3, means weighted by length. T: sampling steps. ◇ sees the true vocals. "
             f"Clips without a score: {missing}. Made by\n",
             "    python -m dmxlib.studies.huang --config dmxlib/configs/huang.yaml\n",
             markdown(["trained on the 175 clips", "parameters", "T", *TITLES.values()], rows),

@@ -1,8 +1,11 @@
 """The paper's augmentations of training pairs, and ours: the configs list them by name.
 
 A pair is (vocals, accompaniment), each (channels, frames). Every augmentation is a function of
-(pair, generator), of REMIXES of (pair, another pair, generator).
+(pair, generator), of REMIXES of (pair, a function that draws another pair, generator): what is not taken is
+not read.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
@@ -76,24 +79,30 @@ def over(pair: Pair, other: Pair) -> Pair:
     return pair[0], audio.fit(other[1], pair[0].shape[1])  # songs shorter than an excerpt give shorter ones
 
 
-def stem_remix(pair: Pair, other: Pair, generator: torch.Generator) -> Pair:
+def stem_remix(pair: Pair, draw: Callable[[], Pair], generator: torch.Generator) -> Pair:
     """The vocals of one excerpt over the accompaniment of another half of the time."""
-    return over(pair, other) if coin(generator) else pair
+    return over(pair, draw()) if coin(generator) else pair
 
 
 LAYER_DB = (-12.0, 0.0)  # ours
 
 
-def layer(pair: Pair, other: Pair, generator: torch.Generator) -> Pair:
+def layer(pair: Pair, draw: Callable[[], Pair], generator: torch.Generator) -> Pair:
     """Another accompaniment under the excerpt's half of the time, quieter by a draw from LAYER_DB."""
     if not coin(generator):
         return pair
     vocals, accompaniment = pair
-    added = audio.fit(other[1], accompaniment.shape[1])
+    added = audio.fit(draw()[1], accompaniment.shape[1])
     if min(levels_db := [audio.level_dbfs(accompaniment), audio.level_dbfs(added)]) > audio.SILENCE_DBFS:
         drop = uniform(generator, *LAYER_DB)
         added = added * np.float32(10 ** ((drop + levels_db[0] - levels_db[1]) / 20))
     return vocals, accompaniment + added
+
+
+def one_band(pair: Pair, rate: int, lowest: int) -> Pair:
+    """Both sources at `rate` Hz as if recorded at `lowest`, the lowest rate of what they are made
+    of: a voice that ends at 8 kHz over a band that does not would teach that voices end there."""
+    return tuple(audio.resample(audio.resample(source, rate, lowest), lowest, rate) for source in pair)
 
 
 REMIXES = {"stem_remix": stem_remix, "layer": layer}
@@ -104,4 +113,4 @@ CHANGES = {
     "tone": tone,
     "levels": levels,
 }
-AUGMENTATIONS = (*REMIXES, *CHANGES)  # in the order they are applied in
+AUGMENTATIONS = (*REMIXES, "one_band", *CHANGES)  # in the order they are applied in

@@ -17,7 +17,7 @@ import yaml
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.augment import AUGMENTATIONS, CHANGES, PITCH_SEMITONES, REMIXES, over
+from dmxlib.augment import AUGMENTATIONS, CHANGES, PITCH_SEMITONES, REMIXES, one_band, over
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.seeds import choice, seeded_generator, uniform
 
@@ -212,11 +212,20 @@ class VocalPairs(torch.utils.data.Dataset):
     def __getitem__(self, index):
         generator = seeded_generator(self.seed, self.epoch, index)
         track, pair = self._sung(generator)
+        rates = [track.rate]
+
+        def draw():
+            band = self._draw(self.bands, generator)
+            rates.append(band.rate)
+            return self._excerpt(band, generator)
+
         if not track.has_accompaniment:
-            pair = over(pair, self._accompaniment(generator))
+            pair = over(pair, draw())
         for name, remix in REMIXES.items():
             if name in self.augmentations:
-                pair = remix(pair, self._accompaniment(generator), generator)
+                pair = remix(pair, draw, generator)
+        if "one_band" in self.augmentations and min(rates) < min(max(rates), self.rate):
+            pair = one_band(pair, self.rate, min(rates))
         for name, change in CHANGES.items():
             if name in self.augmentations:
                 pair = change(pair, generator)
@@ -233,9 +242,6 @@ class VocalPairs(torch.utils.data.Dataset):
             if audio.level_dbfs(pair[0]) > audio.SILENCE_DBFS or uniform(generator, 0, 1) < self.SILENT_KEPT:
                 break
         return track, pair
-
-    def _accompaniment(self, generator):
-        return self._excerpt(self._draw(self.bands, generator), generator)
 
     def _draw(self, sets, generator):
         # no draw for the set where there is one only

@@ -396,6 +396,35 @@ def test_only_the_named_augmentations_are_applied(sine_track):
         make_pairs([sine_track], augmentations=["reverb"])
 
 
+@pytest.fixture
+def narrow_voice_wide_band(tmp_path):
+    """A voice of 440 Hz alone, recorded at 16 kHz, and a band of 1.5 and 10 kHz alone, recorded at 44.1."""
+    voice, band = tmp_path / "voice.flac", tmp_path / "band.flac"
+    audio.write(voice, tone(440, 3, 16_000).astype(np.float32), 16_000)
+    audio.write(band, (tone(1500, 3, 44_100) + tone(10_000, 3, 44_100)).astype(np.float32), 44_100)
+    return [data.Track("voice", voice, voice), data.Track("band", band, None)]
+
+
+@pytest.mark.parametrize(
+    "augmentations,rate,kept",
+    [(["one_band"], 44_100, False), ([], 44_100, True), (["one_band"], 24_000, False)],
+)
+def test_a_pair_goes_as_far_up_as_the_narrowest_of_its_tracks(
+    narrow_voice_wide_band, augmentations, rate, kept
+):
+    pairs = data.VocalPairs(narrow_voice_wide_band, 4, 0.25, rate, 1, seed=3, augmentations=augmentations)
+    for i in range(4):
+        band = (pairs[i]["mixture"] - pairs[i]["vocals"])[0].numpy()
+        assert share(band, 1500, rate) == pytest.approx(0.5 if kept else 1, abs=0.03)
+        assert share(band, 10_000, rate) == pytest.approx(0.5 if kept else 0, abs=0.03)
+        assert share(pairs[i]["vocals"][0].numpy(), 440, rate) > 0.97
+
+
+def test_pairs_of_one_rate_are_left_as_they_are(sine_track):
+    plain, one = (make_pairs([sine_track], augmentations=names) for names in ([], ["one_band"]))
+    assert all(same(plain[i], one[i]) for i in range(4))
+
+
 def test_pairs_without_augmentation_are_excerpts(sine_track):
     pairs = make_pairs([sine_track], augmentations=(), channels=2)
     whole, item = sine_track.mixture(), pairs[0]["mixture"].numpy()

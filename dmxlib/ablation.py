@@ -29,7 +29,7 @@ from dmxlib.errors import InputError, exit_on_input_error
 
 RUNS = Path("data/runs/ablations")
 SCORED = ("ldm-dmx", "ldm-dmx-refined")
-METRICS = ("sdr", "si_sdr", "lsd", "mel_mae", "silence_db")
+METRICS = ("sdr", "si_sdr", "lsd", "lsd_8000_16000", "mel_mae", "silence_db")
 
 
 @dataclass

@@ -162,8 +162,8 @@ def table(summary: pd.DataFrame, runs: dict, scores: pd.DataFrame) -> str:
             "    python -m dmxlib.studies.huang --config dmxlib/configs/huang.yaml\n",
             markdown(["trained on the 175 clips", "parameters", "T", "clips", *TITLES.values()], rows),
             "## What others published\n",
-            "As handed on with the last of them, whose paper compares all four; of the figures only the distance "
-            "of the first two was checked: 2.48 dB of GNSDR and 5.42 dB of GSIR stand in the second's abstract.\n",
+            "As handed on with the last of them, whose paper compares all four. One thing was checked: the "
+            "2.48 dB of GNSDR and 5.42 dB of GSIR between the first two stand in the second's abstract.\n",
             markdown(["system", *TITLES.values()], published),
         ]
     )

@@ -152,6 +152,7 @@ class TrainConfig(BaselineConfig):
     blocks: int = 12
     hidden: int = 100
     chunk_samples: int = 65_536
+    sampling_rate: int = 22_050
 
 
 class Model(Baseline):

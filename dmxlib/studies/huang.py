@@ -53,7 +53,12 @@ def score(track: Track, system: System) -> dict[str, float]:
 
 
 def score_all(config: HuangConfig) -> None:
-    """Score each system that has no rows yet, and keep its rows and facts once all its clips are done."""
+    """Score each system that has no rows yet, and keep its rows and facts once all its clips are done.
+
+    Raises InputError where the mixture, which NSDR rests on, is not among them.
+    """
+    if "mixture" not in config.systems:
+        raise InputError("systems has no mixture, which NSDR rests on; see dmxlib/configs/huang.yaml.")
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     training, clips = load_tracks(config.data_root, "train"), load_tracks(config.data_root, "test")
@@ -100,9 +105,7 @@ def keep(folder: Path, rows: list[tuple], name: str, facts: dict) -> None:
 
 def normalised(scores: pd.DataFrame) -> pd.DataFrame:
     """scores.csv -> a row a system and clip with `gnsdr`, `gsir`, `gsar` of the clip, its `seconds` and
-    `singer`. Raises InputError where the mixture, which they rest on, has no rows."""
-    if "mixture" not in set(scores.system):
-        raise InputError("the mixture was not scored, and NSDR rests on it; add it to the systems.")
+    `singer`."""
     wide = scores.pivot(index=["system", "clip"], columns="metric", values="value")
     mixture = wide.loc["mixture"]
     wide["sdr"] -= mixture.sdr.reindex(wide.index.get_level_values("clip")).to_numpy()
@@ -152,12 +155,13 @@ def table(summary: pd.DataFrame, runs: dict, scores: pd.DataFrame) -> str:
     ]
     published = [[name, *(f"{value:.2f}" for value in figures)] for name, figures in PUBLISHED.items()]
     lost = scores[scores.value.isna()].groupby("system")["clip"].nunique()
-    missing = "; ".join(f"{name}: {count} clips" for name, count in lost.items()) or "none"
+    missing = "; ".join(f"{runs[name]['title']}: {count} clips" for name, count in lost.items()) or "none"
+    singers = scores["clip"].str.partition("_")[0].nunique()
     return "\n".join(
         [
             "# MIR-1K, the published benchmark\n",
-            f"Voice at 0 dB, 16 kHz mono; {scores['clip'].nunique()} clips of 17 singers, none heard in "
-            "training; BSS Eval 3, means weighted by length. T: sampling steps. ◇ sees the true vocals. "
+            f"Voice at 0 dB, 16 kHz mono; {scores['clip'].nunique()} clips of {singers} singers, none heard "
+            "in training; BSS Eval 3, means weighted by length. T: sampling steps. ◇ sees the true vocals. "
             f"Clips without a score: {missing}. Made by\n",
             "    python -m dmxlib.studies.huang --config dmxlib/configs/huang.yaml\n",
             markdown(["trained on the 175 clips", "parameters", "T", "clips", *TITLES.values()], rows),

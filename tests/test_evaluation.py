@@ -138,6 +138,47 @@ def test_scored_songs_are_not_scored_again(scored, toy_root, model_folder, tmp_p
     assert (tmp_path / "scores" / "mixture.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "count, most, expected",
+    [
+        (4, None, [0, 1, 2, 3]),
+        (4, 9, [0, 1, 2, 3]),
+        (4, 4, [0, 1, 2, 3]),
+        (10, 1, [5]),
+        (10, 2, [2, 7]),
+        (9, 3, [1, 4, 7]),
+        (0, 3, []),
+    ],
+)
+def test_excerpts_are_spread_evenly(count, most, expected):
+    assert evaluation.spread(list(range(count)), most) == expected
+
+
+def test_no_number_of_excerpts_is_spread_unevenly():
+    for count in range(1, 30):
+        for most in range(1, count + 1):
+            chosen = np.array(evaluation.spread(list(range(count)), most))
+            edges = np.arange(most + 1) * count / most  # one from each of as many equal parts
+            assert len(chosen) == most and (edges[:-1] <= chosen).all() and (chosen < edges[1:]).all()
+
+
+def test_so_many_excerpts_of_each_song_are_scored(toy_root, tmp_path, monkeypatch):
+    places = [slice(start, start + 44_100) for start in range(0, 4 * 44_100, 44_100)]
+    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: places)
+    monkeypatch.setattr(evaluation, "score", lambda excerpt, *_: {"sdr": excerpt.start})
+    monkeypatch.setattr(evaluation, "seconds_per_clip", lambda *_: {})
+    call(["mixture"], toy_root, tmp_path / "all", None)
+    call(["mixture"], toy_root, tmp_path / "two", None, "--excerpts=2")
+    starts = {
+        folder: [row["excerpt"] for row in rows_of(tmp_path / folder, "mixture") if row["metric"] == "sdr"]
+        for folder in ("all", "two")
+    }
+    assert starts == {"all": ["0.0", "1.0", "2.0", "3.0"], "two": ["1.0", "3.0"]}
+    assert json.loads((tmp_path / "two" / "mixture.json").read_text())["excerpts"] == 2
+    with pytest.raises(SystemExit, match="^error: .*mixture.csv was made with other settings"):
+        call(["mixture"], toy_root, tmp_path / "two", None)
+
+
 def test_estimates_are_kept(toy_root, model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
     monkeypatch.setattr(evaluation, "CLIP_SECONDS", 1)
@@ -271,6 +312,50 @@ def test_mixed_precision_is_that_of_accelerate(separated, toy_root, tmp_path, mo
     reset_accelerate()
 
 
+def tiny_bsrnn(folder, **settings):
+    torch.manual_seed(1)
+    settings = {"features": 8, "pairs_of_layers": 1, "hop": 512, "chunk_samples": 16_384} | settings
+    model = baselines.load("bsrnn").Model(**settings)
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def test_a_baseline_is_loaded_from_a_folder_of_its_own(shipped_instglow, made, tmp_path):
+    """BS-RNN at another rate, where none ships; InstGlow, where another one does and is not read."""
+    model = tiny_bsrnn(tmp_path / "own", sampling_rate=16_000, channels=1, window=1024)
+    system = make_system("bsrnn", Options(model=str(tmp_path / "own")))
+    assert (system.parameters, system.steps, system.bandwidth) == (model.num_parameters(), None, 8000)
+    estimate = system.separate(made)
+    assert estimate.shape == made.voice.shape and estimate.any()
+    np.testing.assert_array_equal(estimate, model.separate(made.mixture(), RATE, quiet=True))
+
+    shipped = make_system("instglow", Options(steps=2))
+    torch.manual_seed(1)
+    model = (
+        baselines.load("instglow").Model(blocks=2, hidden=4, chunk_samples=8192, sampling_rate=16_000).eval()
+    )
+    model.save_pretrained(tmp_path / "own-glow")
+    shutil.rmtree(tmp_path / "instglow-mini")
+    for name in ("instglow", "instglow-refined"):
+        system = make_system(name, Options(model=str(tmp_path / "own-glow"), steps=2))
+        assert system.parameters == model.num_parameters() != shipped.parameters and system.steps == 2
+    raw = make_system("instglow", Options(model=str(tmp_path / "own-glow"), steps=2)).separate(made)
+    np.testing.assert_array_equal(raw, model.separate(made.mixture(), RATE, 2, quiet=True))
+
+
+def test_the_command_takes_a_baselines_folder(toy_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
+    monkeypatch.setattr(evaluation, "seconds_per_clip", lambda *_: {})
+    model = tiny_bsrnn(tmp_path / "own", sampling_rate=16_000, channels=1)
+    call(["bsrnn"], toy_root, tmp_path / "scores", tmp_path / "own")
+    facts = json.loads((tmp_path / "scores" / "bsrnn.json").read_text())
+    assert (facts["model"], facts["bandwidth"]) == (str(tmp_path / "own"), 8000)
+    assert facts["parameters"] == model.num_parameters() and facts["steps"] is None
+    shutil.rmtree(tmp_path / "own")  # it is named, so what ships does not take its place
+    with pytest.raises(SystemExit, match=r"\Aerror: [^\n]*own is no folder with config.json[^\n]*\Z"):
+        call(["bsrnn"], toy_root, tmp_path / "others", tmp_path / "own")
+
+
 @pytest.mark.parametrize("name", ["msdm", "msdm-refined", "bsrnn", "hdemucs"])
 def test_a_baseline_without_weights_says_what_to_do(shipped_instglow, name):
     with pytest.raises(InputError, match=f"has no trained weights.*mini_{name.split('-')[0]}.yaml"):
@@ -283,6 +368,8 @@ def test_a_baseline_without_weights_says_what_to_do(shipped_instglow, name):
         (["nonsense"], "system nonsense is unknown; choose from mixture"),
         (["ldm-dmx", "--model=nowhere"], "model nowhere cannot be loaded"),
         (["mixture", "--data=nowhere"], "nowhere holds no tracks"),
+        (["mixture", "--excerpts=0"], "--excerpts is 0; choose 1 or more"),
+        (["mixture", "--excerpts=-3"], "--excerpts is -3; choose 1 or more"),
     ],
 )
 def test_bad_calls_are_told_in_one_sentence(toy_root, tmp_path, flags, message):

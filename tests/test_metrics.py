@@ -239,7 +239,7 @@ def test_bss_eval_leaves_out_silent_frames():
 
 
 def sources(seconds: float = 2.0, taps: int = 512) -> list[np.ndarray]:
-    """A voice, an accompaniment and an error, white and of equal power, that end in a filter's length of silence."""
+    """A voice, an accompaniment and an error: white, of equal power, with `taps` of silence at the end."""
     return [np.pad(noise(seconds, seed=seed, rate=16_000)[:1], ((0, 0), (0, taps))) for seed in range(3)]
 
 
@@ -275,7 +275,7 @@ def test_bss_eval_sources_of_noise(deviation):
 
 
 def test_bss_eval_sources_is_mir_evals():
-    """Frozen values of mir_eval 0.8.2's bss_eval_sources of [voice, rest] and [estimate, mixture - estimate]."""
+    """Frozen values of mir_eval 0.8.2, of [voice, rest] and [estimate, mixture - estimate]."""
     voice, rest, error = (noise(seed=seed, rate=16_000)[:1] for seed in range(3))
     estimate = voice + 0.5 * np.roll(voice, 40) + 0.2 * rest + 0.05 * error
     found = metrics.bss_eval_sources(voice, estimate, voice + rest)

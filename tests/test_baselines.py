@@ -100,6 +100,26 @@ def test_configs_build_their_systems(name, size):
         assert 2 < millions < 10  # under 40 MB at half precision
 
 
+def test_benchmark_configs_are_of_16_khz_mono(name):
+    module = baselines.load(name)
+    config = from_values(module.TrainConfig, read_yaml(CONFIGS / f"huang_{name}.yaml"))
+    assert config.system == name and config.output_dir == f"data/runs/huang_{name}"
+    assert config.data_root == "data/mir-1k-huang" and "levels" not in config.augmentations
+    with torch.device("meta"):
+        model = base.new_model(module.Model, config)
+    assert (model.config.sampling_rate, model.config.channels) == (16_000, 1)
+    assert 2 < count(model) / 1e6 < 10
+
+
+def test_a_model_of_16_khz_mono_separates(name, rng):
+    mono = {"sampling_rate": 16_000} | ({"channels": 1} if name in ("bsrnn", "hdemucs") else {})
+    model = baselines.load(name).Model(**SMALL[name], **mono).eval()
+    mixture = 0.1 * np.repeat(rng.standard_normal((1, 30_000)), 2, axis=0).astype(np.float32)
+    vocals = model.separate(mixture, 16_000, steps=1, quiet=True)
+    assert vocals.shape == mixture.shape and np.isfinite(vocals).all()
+    assert np.array_equal(vocals[0], vocals[1])
+
+
 # -- losses and steps ----------------------------------------------------------------------------------------
 
 
@@ -222,7 +242,7 @@ def test_hdemucs_extracts_the_source_named_vocals():
 def test_official_hdemucs(monkeypatch):
     module = baselines.load("hdemucs")
     small = module.HDemucs
-    monkeypatch.setattr(module, "HDemucs", lambda sources, channels, width: small(sources, channels, 4))
+    monkeypatch.setattr(module, "HDemucs", lambda sources, channels, width, nfft: small(sources, channels, 4))
     official = small(["drums", "bass", "other", "vocals"], 2, 4)
 
     class Bundle:

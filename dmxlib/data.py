@@ -157,18 +157,31 @@ def hold_out(tracks: list[Track], seconds: float) -> tuple[list[Track], list[Tra
     return kept, held
 
 
-def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[Track]]:
-    """What to train on, a list for each of the data sets `roots` (one or several), and what to validate on.
+def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[list[Track]]]:
+    """What to train on and what to validate on, a list for each of the data sets `roots` (one or several).
 
-    The first set is the one that validation is for: its valid songs where it has any, else the last `seconds`
-    of each of its training songs. A set that is named twice is drawn twice as often.
+    A set is validated on its valid songs where it has any, else on the last `seconds` of each of its training
+    songs; voices and pieces that lie apart have no such ends. A set that is named twice is trained on twice as
+    often, and validated on once.
+
+    Raises InputError where nothing is left to validate on.
     """
     roots = [roots] if isinstance(roots, str | Path) else roots
-    sets = [load_sources(root, "train") or load_tracks(root, "train") for root in roots]
-    if (Path(roots[0]) / "valid").is_dir() or _is_musdb(Path(roots[0])):
-        return sets, load_tracks(roots[0], "valid")
-    kept, held = hold_out(sets[0], seconds)
-    return [kept if root == roots[0] else tracks for root, tracks in zip(roots, sets, strict=True)], held
+    parts = {str(root): _training_and_validation(Path(root), seconds) for root in roots}
+    validation = [held for _, held in parts.values() if held]
+    if not validation:
+        raise InputError(
+            f"{', '.join(parts)}: no songs to validate on; add a data set that has a valid/ folder."
+        )
+    return [parts[str(root)][0] for root in roots], validation
+
+
+def _training_and_validation(root: Path, seconds: float) -> tuple[list[Track], list[Track]]:
+    sources = load_sources(root, "train")
+    tracks = sources or load_tracks(root, "train")
+    if (root / "valid").is_dir() or _is_musdb(root):
+        return tracks, load_tracks(root, "valid")
+    return (sources, []) if sources else hold_out(tracks, seconds)
 
 
 # -- training pairs ------------------------------------------------------------------------------------------
@@ -327,11 +340,8 @@ def prepare(
     24-bit flac. `split` is mir-1k's, `sing` debian's. Raises InputError where the source is missing.
     """
     if name in OTHER_SETS:
-        from dmxlib import (
-            album,
-            debian,
-            mir1k,
-        )  # they rest on this module, and on what the others need not wait for
+        # they rest on this module, and on what the others need not wait for
+        from dmxlib import album, debian, mir1k
     source = source and Path(source)
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
     if name == "everything-is-free-stems":

@@ -512,16 +512,25 @@ def test_one_data_set_in_a_list_is_the_data_set(toy_root):
 def test_training_and_validation_tracks(sources_root, toy_root):
     tracks = data.load_tracks(toy_root, "train")
     kept, held = data.hold_out(tracks, 1)
-    assert data.training_tracks(toy_root, 1) == ([kept], held)
+    assert data.training_tracks(toy_root, 1) == ([kept], [held])
     sources, valid = data.load_sources(sources_root, "train"), data.load_tracks(sources_root, "valid")
-    assert data.training_tracks([str(sources_root)], 1) == ([sources], valid)
-    assert data.training_tracks([toy_root, sources_root], 1) == ([kept, sources], held)
-    assert data.training_tracks([sources_root, toy_root], 1) == ([sources, tracks], valid)
-    assert data.training_tracks([toy_root, sources_root, toy_root], 1) == ([kept, sources, kept], held)
+    assert data.training_tracks([str(sources_root)], 1) == ([sources], [valid])
+    assert data.training_tracks([toy_root, sources_root], 1) == ([kept, sources], [held, valid])
+    twice = data.training_tracks([sources_root, toy_root, sources_root], 1)
+    assert twice == ([sources, kept, sources], [valid, held])  # trained on twice, validated on once
+
+
+def test_voices_and_pieces_apart_have_no_ends_to_validate_on(sources_root, toy_root):
+    shutil.rmtree(sources_root / "valid")
+    sources = data.load_sources(sources_root, "train")
+    trained, validated = data.training_tracks([toy_root, sources_root], 1)
+    assert trained[1] == sources and len(validated) == 1
+    with pytest.raises(InputError, match=r"\A[^\n]*apart: no songs to validate on; [^\n]*\Z"):
+        data.training_tracks(sources_root, 1)
 
 
 def test_songs_kept_for_validation_come_before_the_ends_of_others(tmp_path):
     for split in ("train", "valid"):
         write_track(tmp_path / split / split, tone(440, 3, 16_000), tone(1500, 3, 16_000), 16_000)
     tracks = [data.load_tracks(tmp_path, split) for split in ("train", "valid")]
-    assert data.training_tracks(tmp_path, 1) == ([tracks[0]], tracks[1])
+    assert data.training_tracks(tmp_path, 1) == ([tracks[0]], [tracks[1]])

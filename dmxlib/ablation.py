@@ -14,7 +14,6 @@ The file names the command that trains, its config, what all variants share and 
 
 import argparse
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from dmxlib.config import from_values, read_yaml
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.reproduce import whole
 
 RUNS = Path("data/runs/ablations")
 SCORED = ("ldm-dmx", "ldm-dmx-refined")
@@ -65,9 +65,8 @@ def compare(comparison: Comparison) -> None:
         for data_set in comparison.scored_on:
             figures |= median_scores(folder, Path(data_set))
         rows.append(figures)
-        table.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(table.with_suffix(".part"), index=False)
-        os.replace(table.with_suffix(".part"), table)
+        with whole(table) as part:
+            pd.DataFrame(rows).to_csv(part, index=False)
 
 
 def training_figures(folder: Path) -> dict:

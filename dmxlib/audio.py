@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ import soundfile as sf
 import soxr
 
 from dmxlib.errors import InputError
+from dmxlib.reproduce import whole
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".mp4")
 SILENCE_DBFS = -60.0  # RMS below which nobody sings
@@ -130,19 +130,14 @@ def open_for_writing(path, rate: int, subtype: str | None = None) -> Iterator[sf
     Raises InputError where the folder or the format cannot be written, or the disk is full. An error of the
     body keeps its type.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
-    try:
+    with contextlib.ExitStack() as stack:
         with _writing(path, OSError, ValueError, TypeError):  # soundfile raises the last two for a format
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = sf.SoundFile(temporary, "w", rate, 2, subtype)
+            part = stack.enter_context(whole(path))
+            file = sf.SoundFile(part, "w", rate, 2, subtype)
         with _writing(path), file:
             yield file
         with _writing(path, OSError):
-            os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # already renamed, or never made
-            temporary.unlink()
+            stack.close()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import scipy.fft
 import torch
 
 from dmxlib import audio
-from dmxlib.seeds import coin, uniform
+from dmxlib.reproduce import coin, uniform
 
 Pair = tuple[np.ndarray, np.ndarray]
 

@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -43,9 +44,8 @@ from dmxlib.config import from_values, read_yaml
 from dmxlib.errors import exit_on_input_error
 from dmxlib.latents import encode_batch
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.seeds import seeded_generator
+from dmxlib.reproduce import facts, seeded_generator
 from dmxlib.train import TrainConfig, TrainStep, new_pipeline
-from dmxlib.trainer import git_commit
 
 CONFIGS, RATE = Path(__file__).parent / "configs", 44_100
 LIMIT_SECONDS = 600  # of a case, which compiling can exceed
@@ -460,9 +460,8 @@ def write(table: pd.DataFrame, folder: Path, clip_seconds: float) -> None:
     text = command + "\n".join(map(markdown, (ratios(table), table, steps)))
     (folder / "table.md").write_text(text)
     draw(table[table.part == "total"]).savefig(folder / "steps.png", dpi=110)
-    run = {"argv": sys.argv[1:], "commit": git_commit(), "torch": torch.__version__}
-    run["threads"] = torch.get_num_threads()
-    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+    about = facts(shlex.join(["python", "-m", "dmxlib.benchmark", *sys.argv[1:]]))
+    (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
     print(text)
 
 

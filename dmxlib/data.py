@@ -19,7 +19,7 @@ from tqdm import tqdm
 from dmxlib import audio
 from dmxlib.augment import AUGMENTATIONS, CHANGES, PITCH_SEMITONES, REMIXES, one_band, over
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.seeds import choice, seeded_generator, uniform
+from dmxlib.reproduce import choice, seeded_generator, uniform
 
 SPLITS = ("train", "valid", "test")
 
@@ -160,9 +160,9 @@ def hold_out(tracks: list[Track], seconds: float) -> tuple[list[Track], list[Tra
 def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[list[Track]]]:
     """What to train on and what to validate on, a list for each of the data sets `roots` (one or several).
 
-    A set is validated on its valid songs where it has any, else on the last `seconds` of each of its training
-    songs; voices and pieces that lie apart have no such ends. A set that is named twice is trained on twice as
-    often, and validated on once.
+    A set is validated on its valid songs where it has any, else on the last `seconds` of each of its
+    training songs; voices and pieces that lie apart have no such ends. A set that is named twice is trained
+    on twice as often, and validated on once.
 
     Raises InputError where nothing is left to validate on.
     """

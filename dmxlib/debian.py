@@ -28,7 +28,7 @@ from tqdm import tqdm
 from dmxlib import audio
 from dmxlib.data import SPLITS, Song, Track, load_sources
 from dmxlib.errors import InputError
-from dmxlib.seeds import choice, seeded_generator, uniform
+from dmxlib.reproduce import choice, seeded_generator, uniform, whole
 
 RATE = 44_100
 VOICE_DBFS, MUSIC_DBFS = -26.0, -20.0  # the album's singers lie 2 to 16 dB under the accompaniment
@@ -205,8 +205,8 @@ def extract(package: Package, destination: Path) -> None:
         }
         for target, seconds, language, originals in rows
     )
-    table.to_csv(record / "manifest.part", index=False)
-    os.replace(record / "manifest.part", record / "manifest.csv")
+    with whole(record / "manifest.csv") as part:
+        table.to_csv(part, index=False)
     shutil.rmtree(tree)
     deb.unlink()
 

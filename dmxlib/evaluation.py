@@ -15,8 +15,6 @@ import argparse
 import csv
 import json
 import math
-import os
-import platform
 import shlex
 import statistics
 import sys
@@ -27,7 +25,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
@@ -37,8 +34,8 @@ from dmxlib.data import Track, hold_out, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.metrics import RATE
 from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.reproduce import facts, whole
 from dmxlib.systems import SHIPPED, SYSTEMS, Options, System, make_system
-from dmxlib.trainer import git_commit
 
 COLUMNS = ("system", "size", "track", "excerpt", "metric", "value", "dropped_reason")
 EXCERPT_SECONDS = 7.0
@@ -272,15 +269,12 @@ class Scores:
         """Keep rows and facts, in the files as well."""
         self.rows += rows
         self.facts |= facts
-        self.csv.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.csv.with_suffix(".part")
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(temporary, self.csv)
-        temporary.write_text(json.dumps(self.facts, indent=2) + "\n")
-        os.replace(temporary, self.json)
+        with whole(self.json) as facts_part, whole(self.csv) as rows_part:  # the latter is named first
+            with open(rows_part, "w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            facts_part.write_text(json.dumps(self.facts, indent=2) + "\n")
 
 
 def keep_estimate(folder: Path, track: Track, vocals: np.ndarray) -> None:
@@ -390,12 +384,10 @@ def main(argv=None) -> None:
     for name, system in systems.items() if accelerator.is_main_process else ():
         scores[name].add(
             [],
-            command=f"{launcher} -m dmxlib.evaluation {shlex.join(argv)}",
+            **facts(f"{launcher} -m dmxlib.evaluation {shlex.join(argv)}"),
             parameters=system.parameters,
             bandwidth=None if math.isinf(system.bandwidth) else system.bandwidth,
             **seconds_per_clip(system, tracks[0]),
-            machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-            commit=git_commit(),
         )
 
 

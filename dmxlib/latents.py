@@ -8,7 +8,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from dmxlib.config import parse_config
 from dmxlib.data import VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.pipeline import encode_pair
+from dmxlib.reproduce import whole
 
 
 @dataclass
@@ -93,9 +93,8 @@ def build_cache(config: LatentConfig, quiet: bool = False) -> None:
 def _write_shard(path, tensors):
     tensors["mixture"] = (tensors["mixture"] * 32767).round().clamp(-32768, 32767).to(torch.int16)
     tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
-    temporary = path.with_suffix(".part")
-    save_file(tensors, temporary)
-    os.replace(temporary, path)
+    with whole(path) as part:
+        save_file(tensors, part)
 
 
 class CachedPairs(torch.utils.data.Dataset):

@@ -6,7 +6,6 @@ that comes of it lands in data/notebooks/, which git ignores.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from dmxlib.codec import PRETRAINED
 from dmxlib.config import read_yaml
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.pipeline import list_models
+from dmxlib.reproduce import whole
 
 ROOT = Path(__file__).parents[1]
 SOURCES, COPIES, TOY_COPIES = ROOT / "notebooks", ROOT / "results" / "notebooks", ROOT / "data" / "notebooks"
@@ -45,22 +45,17 @@ def run(source: Path, parameters: dict, copy: Path) -> None:
     import nbformat
     import papermill
 
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    temporary = copy.with_name(f".{copy.stem}.part{copy.suffix}")
-    try:
+    with whole(copy) as part:
         notebook = papermill.execute_notebook(
             source,
-            temporary,
+            part,
             parameters,
             kernel_name="python3",
             cwd=source.parent,
             progress_bar={"desc": source.stem},
             extra_arguments=["--log-level=ERROR"],  # of the kernel, which warns of its own default transport
         )
-        nbformat.write(tidy(notebook), temporary)
-        os.replace(temporary, copy)
-    finally:
-        temporary.unlink(missing_ok=True)
+        nbformat.write(tidy(notebook), part)
 
 
 def tidy(notebook):

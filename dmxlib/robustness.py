@@ -36,9 +36,8 @@ from dmxlib.codec import Codec, mid_rms
 from dmxlib.config import parse_config
 from dmxlib.data import SPLITS, Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.reproduce import facts, seeded_generator
 from dmxlib.robustness_report import NOISE, TABLES, draw, report
-from dmxlib.seeds import seeded_generator
-from dmxlib.trainer import git_commit
 
 AXIS = tuple(sorted((*NOISE, 1e-4, 0.003, 0.03, 0.3, 3.0)))
 BANDS_HZ = (0, 250, 500, 1000, 2000, 4000, 8000, 16_000)  # up to half of the codec's rate
@@ -303,27 +302,25 @@ def run(config: RobustnessConfig, quiet: bool = False) -> Path:
     codec = Codec.load(config.codec).to("cuda" if torch.cuda.is_available() else "cpu")
     tracks = load_split(config)
     flags = " ".join(f"--{key} {value}" for key, value in asdict(config).items())
-    facts = {
+    about = facts(f"python -m dmxlib.robustness {flags}") | {
         **asdict(config),
-        "command": f"python -m dmxlib.robustness {flags}",
         **{name: codec.config[name] for name in ("sampling_rate", "n_q", "bins", "normalize")},
         "channels": codec.channels,
         "samples_per_value": codec.channels * codec.hop_length / codec.dimension,
         "songs": [track.name for track in tracks],
         "song_count": len(tracks),
         "sung_dbfs": SUNG_DBFS,
-        "commit": git_commit(),
     }
     tables = study(codec, tracks, config, quiet)
-    facts["seconds"] = round(time.perf_counter() - start, 1)
-    facts["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
+    about["seconds"] = round(time.perf_counter() - start, 1)
+    about["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         for name, table in tables.items():
             table.to_csv(Path(temporary) / f"{name}.csv", index=False, float_format="%.6g")
-        (Path(temporary) / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
-        (Path(temporary) / "table1.md").write_text(report(tables, facts))
+        (Path(temporary) / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+        (Path(temporary) / "table1.md").write_text(report(tables, about))
         draw(temporary)
         for path in Path(temporary).iterdir():
             os.replace(path, folder / path.name)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dmxlib import audio
 from dmxlib.errors import InputError
-from dmxlib.seeds import choice, seeded_generator, uniform
+from dmxlib.reproduce import choice, seeded_generator, uniform
 
 FRAME_SECONDS = 0.005
 STRETCH = 2.0  # of voiced frames; consonants and pauses keep their length

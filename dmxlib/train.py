@@ -24,7 +24,7 @@ from dmxlib.latents import CachedPairs, checksum, pairs_of
 from dmxlib.metrics import si_sdr
 from dmxlib.pipeline import STEPS, VocalSeparationPipeline, encode_pair
 from dmxlib.plots import save_spectrograms
-from dmxlib.seeds import seeded_generator
+from dmxlib.reproduce import seeded_generator
 from dmxlib.trainer import TrainerConfig, make_accelerator, train
 from dmxlib.unet import VocalUNet1D
 

@@ -12,8 +12,9 @@ import json
 import math
 import os
 import pickle
+import shlex
 import shutil
-import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from tqdm import tqdm
 from dmxlib.config import write_yaml
 from dmxlib.errors import InputError
 from dmxlib.muon import Muon
-from dmxlib.seeds import seeded_generator
+from dmxlib.reproduce import facts, seeded_generator, whole
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 150, a diverged model all
@@ -265,12 +266,17 @@ class Run:
             log = self.folder / "log.jsonl"
             lines = log.read_text().splitlines(keepends=True) if checkpoint and log.exists() else []
             # A kill may have cut the last line short, or left steps behind that will be run again.
-            whole = (line for line in lines if line.endswith("\n"))
-            kept = "".join(line for line in whole if json.loads(line)["step"] <= self.step)
-            log.with_suffix(".part").write_text(kept)
-            os.replace(log.with_suffix(".part"), log)
+            complete = (line for line in lines if line.endswith("\n"))
+            kept = "".join(line for line in complete if json.loads(line)["step"] <= self.step)
+            with whole(log) as part:
+                part.write_text(kept)
             write_yaml(self.config, self.folder / "config.yaml")
-            (self.folder / "run.json").write_text(json.dumps(run_facts(self.accelerator), indent=2))
+            about = facts(
+                shlex.join(["python", *sys.argv]),
+                device=str(self.accelerator.device),
+                processes=self.accelerator.num_processes,
+            )
+            (self.folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
         if self.accelerator.log_with:
             self.accelerator.init_trackers("tensorboard")
         self.accelerator.wait_for_everyone()
@@ -353,28 +359,3 @@ def find_checkpoint(name: str | None, folder: Path) -> Path | None:
             f"{folder} holds {others[-1].name}; remove what is later than {checkpoint}, or use latest."
         )
     return checkpoint
-
-
-def run_facts(accelerator: Accelerator) -> dict:
-    """What a run's folder keeps beside its config: commit, versions, processes, time."""
-    return {
-        "commit": git_commit(),
-        "torch": torch.__version__,
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "threads": torch.get_num_threads(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    }
-
-
-def git_commit() -> str:
-    """The commit of the checkout this file lies in, with "-dirty" where the package differs, whatever results
-    do while they are made; "unknown" elsewhere."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    describe = [*git, "describe", "--always", "--abbrev=12"]
-    try:
-        commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-        same = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], check=False).returncode == 0
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit if same else f"{commit}-dirty"

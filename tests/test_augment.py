@@ -5,7 +5,7 @@ import pytest
 from test_data import spectral_peak, tone
 
 from dmxlib import audio, augment
-from dmxlib.seeds import seeded_generator, uniform
+from dmxlib.reproduce import seeded_generator, uniform
 
 
 def seeds(count=64):

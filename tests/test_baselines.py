@@ -18,7 +18,7 @@ from dmxlib.codec import PRETRAINED
 from dmxlib.config import from_values, peek, read_yaml
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
-from dmxlib.seeds import seeded_generator
+from dmxlib.reproduce import seeded_generator
 
 TRAINED = list(baselines.TRAINED)
 CONFIGS = Path(train.__file__).parent / "configs"

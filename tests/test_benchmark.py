@@ -39,7 +39,7 @@ def test_every_kind_is_a_row(folder):
     assert counts["ldm-dmx"] == sum(part.num_parameters() for part in (model.unet, model.conditioner))
     assert {"hdemucs", "instglow"} < set(counts.index)
     assert {"table.md", "steps.png", "run.json"} < {path.name for path in folder.iterdir()}
-    assert json.loads((folder / "run.json").read_text()).keys() >= {"argv", "commit", "threads"}
+    assert json.loads((folder / "run.json").read_text()).keys() >= {"command", "commit", "machine"}
 
 
 def test_codec_steps_have_a_prediction(folder):

@@ -12,7 +12,7 @@ import torch
 from dmxlib import audio, data, toy
 from dmxlib.augment import AUGMENTATIONS
 from dmxlib.errors import InputError
-from dmxlib.seeds import seeded_generator
+from dmxlib.reproduce import seeded_generator
 
 needs_ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None, reason="ffmpeg, which musdb needs, is missing"

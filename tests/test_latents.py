@@ -70,13 +70,13 @@ def test_validation_hears_only_what_training_does_not(config, tiny_codec):
 def test_deleted_shard_is_rebuilt_identically_and_others_stay(config, folder):
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     (folder / SHARDS[1]).unlink()
-    (folder / "000004.part").write_bytes(b"what a kill left behind")
+    (folder / ".000004.part1.safetensors").write_bytes(b"what a kill left behind")
     build_cache(config, quiet=True)
     after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.s*")}
     for name in SHARDS:
         assert after[name][0] == before[name][0]
         assert (after[name][1] == before[name][1]) == (name != SHARDS[1])
-    (folder / "000004.part").unlink()
+    (folder / ".000004.part1.safetensors").unlink()
 
 
 def test_finished_cache_encodes_nothing(config, monkeypatch):

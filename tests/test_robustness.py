@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from dmxlib import audio, metrics, report, robustness
 from dmxlib.codec import OFFICIAL, Codec, hugging_face_name
 from dmxlib.data import load_tracks
+from dmxlib.reproduce import seeded_generator
 from dmxlib.robustness import EXPERIMENTS, RobustnessConfig, encode
 from dmxlib.robustness_report import NOISE, PAPER, summary
-from dmxlib.seeds import seeded_generator
 
 FILES = {"table1.csv", "rounding.csv", "bands.csv", "streams.csv", "original.csv", "table1.md", "run.json"}
 FIGURES = {"noise.png", "codec.png"}

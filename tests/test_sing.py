@@ -5,7 +5,7 @@ import pytest
 import scipy.signal
 
 from dmxlib import audio, sing
-from dmxlib.seeds import seeded_generator
+from dmxlib.reproduce import seeded_generator
 
 pyworld = pytest.importorskip("pyworld")
 RATE = 16_000

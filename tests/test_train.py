@@ -26,7 +26,7 @@ from dmxlib.decoded import decoded_loss
 from dmxlib.distill import DistillConfig, DistillStep
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.seeds import seeded_generator
+from dmxlib.reproduce import seeded_generator
 from dmxlib.train import TrainConfig, TrainStep, make_pipeline
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 from dataclasses import replace
 
 import pytest
@@ -377,20 +376,3 @@ def test_only_the_newest_checkpoints_are_kept(config, fit, tmp_path):
     fit(replace(config, checkpointing_steps=1, checkpoints_total_limit=3))
     kept = [path.name for path in complete_checkpoints(tmp_path / "run")]
     assert kept == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]
-
-
-def test_commit_is_of_the_package(tmp_path, monkeypatch):
-    package, results = tmp_path / "dmxlib" / "trainer.py", tmp_path / "results.csv"
-    package.parent.mkdir()
-    monkeypatch.setattr(trainer, "__file__", str(package))
-    assert trainer.git_commit() == "unknown"
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x"]
-    package.touch(), results.touch()
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
-        subprocess.run([*git, *command], check=True)
-    commit = trainer.git_commit()
-    assert len(commit) == 12
-    results.write_text("new")
-    assert trainer.git_commit() == commit
-    package.write_text("new")
-    assert trainer.git_commit() == f"{commit}-dirty"

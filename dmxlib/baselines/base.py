@@ -17,7 +17,7 @@ from dmxlib.augment import AUGMENTATIONS
 from dmxlib.data import VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
-from dmxlib.seeds import seeded_generator
+from dmxlib.reproduce import seeded_generator
 from dmxlib.trainer import TrainerConfig
 
 OVERLAP = 0.2  # share of a chunk cross-faded with the next; LDM-dmx's

@@ -1,11 +1,9 @@
 """Choose excerpts of separated songs and write them as a listening test, for our page and for webMUSHRA."""
 
 import json
-import os
 import secrets
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -19,6 +17,7 @@ from dmxlib import audio, metrics
 from dmxlib.data import Track, load_tracks
 from dmxlib.errors import InputError
 from dmxlib.evaluation import SUNG_DBFS, SUNG_FRAME_SECONDS, above
+from dmxlib.reproduce import whole
 
 RATE = 44_100  # Hz, of every sample of every test: webMUSHRA wants one rate
 LOUDNESS = -23.0  # LUFS, as in EBU R 128: leaves most voices their peaks
@@ -261,14 +260,11 @@ def make(estimates: Path, destination: Path, data_root, systems, recordings=6, s
          f"{data_root}", "--systems", *systems, "--recordings", f"{recordings}", "--seconds",
          f"{seconds:g}", "--seed", f"{seed}"]
     )  # fmt: skip
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.part") as folder:
-        built = Path(folder) / destination.name
+    with whole(destination) as built:
         write_page(built / "page", test, waves)
         write_webmushra(built / "webmushra" / "configs", test, built / "page" / "audio")
         (built / "key.json").write_text(json.dumps(key, indent=2))
         (built / "README.md").write_text(describe(test, key, excerpts, len(tracks), seconds, command))
-        os.replace(built, destination)
     return key
 
 

@@ -9,7 +9,6 @@ A system that is in scores.csv already is left as it is.
 """
 
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +21,10 @@ from dmxlib.data import Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.metrics import bss_eval_sources
 from dmxlib.report import markdown, millions
+from dmxlib.reproduce import facts, whole
 from dmxlib.systems import Options, System, make_system
-from dmxlib.trainer import git_commit
 
+COMMAND = "python -m dmxlib.studies.huang --config dmxlib/configs/huang.yaml"
 GLOBAL = {"sdr": "gnsdr", "sir": "gsir", "sar": "gsar"}
 TITLES = {"gnsdr": "GNSDR (dB)", "gsir": "GSIR (dB)", "gsar": "GSAR (dB)"}
 PUBLISHED = {  # of the voice; as the last one's authors print them, whose paper has all four
@@ -72,14 +72,9 @@ def score_all(config: HuangConfig) -> None:
             if name == "mixture":
                 figures["seconds"] = clip.frames / clip.rate
             rows += [(name, clip.name, metric, round(value, 3)) for metric, value in figures.items()]
-        facts = {
-            **entry,
-            "parameters": system.parameters,
-            "steps": system.steps,
-            "minutes": round((time.perf_counter() - start) / 60, 1),
-            "commit": git_commit(),
-        }
-        keep(folder, rows, name, facts)
+        figures = {"parameters": system.parameters, "steps": system.steps}
+        minutes = round((time.perf_counter() - start) / 60, 1)
+        keep(folder, rows, name, {**entry, **figures, "minutes": minutes, **facts(COMMAND)})
 
 
 def scored_systems(folder: Path) -> list[str]:
@@ -88,16 +83,15 @@ def scored_systems(folder: Path) -> list[str]:
     return list(pd.read_csv(path).system.unique()) if path.exists() else []
 
 
-def keep(folder: Path, rows: list[tuple], name: str, facts: dict) -> None:
+def keep(folder: Path, rows: list[tuple], name: str, about: dict) -> None:
     """Add a system to scores.csv and run.json."""
     table = pd.DataFrame(rows, columns=["system", "clip", "metric", "value"])
     runs = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
     if scored_systems(folder):
         table = pd.concat([pd.read_csv(folder / "scores.csv"), table])
-    table.to_csv(folder / "scores.part", index=False)
-    (folder / "run.part").write_text(json.dumps(runs | {name: facts}, indent=2) + "\n")
-    os.replace(folder / "run.part", folder / "run.json")
-    os.replace(folder / "scores.part", folder / "scores.csv")
+    with whole(folder / "scores.csv") as scores_part, whole(folder / "run.json") as run_part:
+        table.to_csv(scores_part, index=False)
+        run_part.write_text(json.dumps(runs | {name: about}, indent=2) + "\n")
 
 
 # -- the table and the figure, from the files ----------------------------------------------------------------
@@ -163,7 +157,7 @@ def table(summary: pd.DataFrame, runs: dict, scores: pd.DataFrame) -> str:
             f"Voice at 0 dB, 16 kHz mono; {scores['clip'].nunique()} clips of {singers} singers, none heard "
             "in training; BSS Eval 3, means weighted by length. T: sampling steps. ◇ sees the true vocals. "
             f"Clips without a score: {missing}. Made by\n",
-            "    python -m dmxlib.studies.huang --config dmxlib/configs/huang.yaml\n",
+            f"    {COMMAND}\n",
             markdown(["trained on the 175 clips", "parameters", "T", "clips", *TITLES.values()], rows),
             "## What others published\n",
             "As handed on with the last of them, whose paper compares all four. One thing was checked: the "

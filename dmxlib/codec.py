@@ -23,8 +23,7 @@ from tqdm import tqdm
 
 from dmxlib import fast_codec
 from dmxlib.errors import InputError
-
-PRETRAINED = Path(__file__).parent / "pretrained"  # what ships
+from dmxlib.weights import find
 
 
 class Normalization(torch.nn.Module):
@@ -187,9 +186,9 @@ class Codec(Conditioner):
     @classmethod
     def load(cls, name: str) -> "Codec":
         """The codec that ships, "encodec-mini", a saved folder, or what `from_encodec` takes."""
-        for folder in (PRETRAINED / name, Path(name)):
-            if (folder / "config.json").is_file():
-                return cls.from_pretrained(folder, low_cpu_mem_usage=False).eval()
+        folder = find(name, "config.json")
+        if folder:
+            return cls.from_pretrained(folder, low_cpu_mem_usage=False).eval()
         return cls.from_encodec(name)
 
     @classmethod

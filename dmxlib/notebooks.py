@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dmxlib.codec import PRETRAINED
 from dmxlib.config import read_yaml
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.pipeline import list_models
 from dmxlib.reproduce import whole
+from dmxlib.weights import find, shipped
 
 ROOT = Path(__file__).parents[1]
 SOURCES, COPIES, TOY_COPIES = ROOT / "notebooks", ROOT / "results" / "notebooks", ROOT / "data" / "notebooks"
@@ -35,8 +34,8 @@ def check(parameters: dict) -> None:
     data_root, model = parameters.get("data_root"), parameters.get("model")
     if data_root and not (ROOT / data_root).is_dir():
         raise InputError(f"{data_root} does not exist; get that data set as data/README.md says, {remedy}")
-    if model and not any((folder / model / "model_index.json").is_file() for folder in (PRETRAINED, ROOT)):
-        ships = ", ".join(list_models()) or "none"
+    if model and not any(find(name, "model_index.json") for name in (model, ROOT / model)):
+        ships = ", ".join(shipped()) or "none"
         raise InputError(f"{model} is no model that ships ({ships}) and no model folder; train it, {remedy}")
 
 

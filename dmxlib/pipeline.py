@@ -14,10 +14,11 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from dmxlib import audio, level
-from dmxlib.codec import PRETRAINED, Codec, Conditioner
+from dmxlib.codec import Codec, Conditioner
 from dmxlib.errors import InputError
 from dmxlib.refine import wiener
 from dmxlib.unet import VocalUNet1D
+from dmxlib.weights import find, shipped
 
 STEPS = 1  # of sampling; results/sampling has the scores of more
 
@@ -60,19 +61,19 @@ class VocalSeparationPipeline(DiffusionPipeline):
 
         Raises InputError where it is none of these, a file of it is missing, or its weights are pickled.
         """
-        path = PRETRAINED / str(name) if (PRETRAINED / str(name)).is_dir() else Path(name)
-        if path.is_file():
+        folder = find(name, "model_index.json")
+        if not folder and Path(name).is_file():
             raise InputError(
-                f"{path} is a file; give a folder with model_index.json, pickles are not opened."
+                f"{name} is a file; give a folder with model_index.json, pickles are not opened."
             )
-        if path.is_dir() and not (path / "model_index.json").is_file():
-            raise InputError(f"{path} holds no model_index.json; give the folder that save_pretrained wrote.")
+        if not folder and Path(name).is_dir():
+            raise InputError(f"{name} holds no model_index.json; give the folder that save_pretrained wrote.")
         kwargs = {"use_safetensors": True, "low_cpu_mem_usage": False} | kwargs
         try:
-            return super().from_pretrained(str(path if path.is_dir() else name), **kwargs)
+            return super().from_pretrained(str(folder or name), **kwargs)
         except (OSError, ValueError, RuntimeError) as error:  # the last for tensors of other shapes
             raise InputError(
-                f"model {name} cannot be loaded: it does not ship ({', '.join(list_models())}), is no "
+                f"model {name} cannot be loaded: it does not ship ({', '.join(shipped())}), is no "
                 f"complete folder of safetensors, and cannot be had from the hub ({_first_sentence(error)})."
             ) from error
 
@@ -201,11 +202,6 @@ def encode_pair(codec: Codec, vocals: torch.Tensor, mixture: torch.Tensor) -> to
     """What the U-Net learns to draw: waves (batch, channels, T) -> (batch, dimension + 1, F)."""
     levels = level.frame_levels(vocals, level.rms(mixture), codec.hop_length)
     return torch.cat([codec.encode(vocals), level.to_channel(levels)], dim=1)
-
-
-def list_models() -> list[str]:
-    """Names of the systems that ship."""
-    return sorted(path.parent.name for path in PRETRAINED.glob("*/model_index.json"))
 
 
 def _first_sentence(error):

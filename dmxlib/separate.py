@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dmxlib import audio
+from dmxlib import audio, weights
 from dmxlib.errors import InputError, exit_on_input_error
 
 DEFAULT_MODEL = "ldm-dmx-mini"
@@ -79,9 +79,7 @@ def main(argv=None) -> None:
     parser = make_parser()
     options = parser.parse_args(argv)
     if options.list_models:
-        from dmxlib.pipeline import list_models
-
-        print("\n".join(list_models()))
+        print("\n".join(weights.shipped()))
         return
     if not options.tracks:
         parser.error("name at least one song")

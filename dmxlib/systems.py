@@ -13,8 +13,7 @@ import librosa
 import numpy as np
 import torch
 
-from dmxlib import audio, baselines
-from dmxlib.codec import PRETRAINED
+from dmxlib import audio, baselines, weights
 from dmxlib.data import Track
 from dmxlib.errors import InputError
 from dmxlib.pipeline import STEPS, VocalSeparationPipeline, encode_pair
@@ -191,11 +190,12 @@ def baseline(name: str, options: Options) -> System:
 
     Raises InputError where neither is there.
     """
-    folder = options.model or PRETRAINED / f"{name}-mini"
-    if not options.model and not folder.is_dir():
+    shipped = f"{name}-mini"
+    folder = weights.find(options.model or shipped, "config.json") or options.model
+    if not folder:
         raise InputError(
-            f"{name} has no trained weights, {folder} is missing; train it (accelerate launch "
-            f"dmxlib/train.py --config dmxlib/configs/mini_{name}.yaml) and copy its model folder there."
+            f"{name} has no trained weights, {weights.FOLDER / shipped} is missing; train it (accelerate "
+            f"launch dmxlib/train.py --config dmxlib/configs/mini_{name}.yaml) and copy its model there."
         )
     model = baselines.load(name).Model.from_pretrained(folder)
     own_steps = (options.steps or model.STEPS) if model.STEPS > 1 else None

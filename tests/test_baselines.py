@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from dmxlib import baselines, metrics, train
 from dmxlib.baselines import base
-from dmxlib.codec import PRETRAINED
 from dmxlib.config import from_values, peek, read_yaml
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
 from dmxlib.reproduce import seeded_generator
+from dmxlib.weights import find
 
 TRAINED = list(baselines.TRAINED)
 CONFIGS = Path(train.__file__).parent / "configs"
@@ -357,14 +357,14 @@ def test_instglow_explains_the_mixture_as_it_iterates():
 
 # -- what ships ----------------------------------------------------------------------------------------------
 
-SHIPPED = [name for name in baselines.TRAINED if (PRETRAINED / f"{name}-mini").is_dir()]
+SHIPPED = [name for name in baselines.TRAINED if find(f"{name}-mini", "config.json")]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_ships_was_trained(name, toy_root):
     """It hears more of the voice in a synthetic song than the song itself holds (MSDM, which takes many steps
     to, tells the song's sources from noise), in under 40 MB."""
-    folder, track = PRETRAINED / f"{name}-mini", load_tracks(toy_root, "test")[0]
+    folder, track = find(f"{name}-mini", "config.json"), load_tracks(toy_root, "test")[0]
     model = baselines.load(name).Model.from_pretrained(folder)
     if name == "msdm":
         pair = (track.vocals(), track.mixture() - track.vocals())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import reset_accelerate
 
-from dmxlib import baselines, evaluation, metrics, systems
+from dmxlib import baselines, evaluation, metrics, systems, weights
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
 from dmxlib.evaluation import silence
@@ -253,7 +253,7 @@ def shipped_instglow(tmp_path, monkeypatch):
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.save_pretrained(tmp_path / "instglow-mini")
-    monkeypatch.setattr(systems, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
 
 
 def test_a_baseline_is_loaded_and_refined_like_ldm_dmx(shipped_instglow, made):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dmxlib import pipeline
+from dmxlib import weights
 from dmxlib.errors import InputError
 from dmxlib.pipeline import VocalSeparationPipeline, encode_pair
 
@@ -206,8 +206,8 @@ def test_saved_pipeline_loads_to_the_identical_output(tiny_pipeline, model_folde
 
 
 def test_model_that_ships_is_found_by_name(model_folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "PRETRAINED", model_folder.parent)
-    assert pipeline.list_models() == ["tiny"]
+    monkeypatch.setattr(weights, "FOLDER", model_folder.parent)
+    assert weights.shipped() == ["tiny"]
     assert load("tiny").config.chunk_frames == 64
 
 

@@ -14,7 +14,7 @@ import soundfile as sf
 import torch
 from conftest import make_codec, make_pipeline
 
-from dmxlib import audio, pipeline, separate
+from dmxlib import audio, pipeline, separate, weights
 
 ROOT = Path(__file__).parents[1]
 RATE, FRAMES = 22_050, 25_001  # 1.13 s
@@ -201,7 +201,7 @@ def test_songs_of_one_name_do_not_overwrite_each_other(run, track, tmp_path):
 
 
 def test_models_are_listed(run, model_folder, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "PRETRAINED", model_folder.parent)
+    monkeypatch.setattr(weights, "FOLDER", model_folder.parent)
     assert run("--list-models")[:2] == (0, "tiny\n")
 
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from dmxlib.reproduce import whole
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".mp4")
 SILENCE_DBFS = -60.0  # RMS below which nobody sings
+OVERLAP = 0.2  # share of a chunk that is cross-faded with the next: the paper's
 
 
 @contextlib.contextmanager
@@ -117,6 +118,16 @@ def fit(audio: np.ndarray, frames: int) -> np.ndarray:
     return np.pad(audio[:, :frames], ((0, 0), (0, max(0, frames - audio.shape[1]))))
 
 
+def to_model(wave: np.ndarray, rate: int, model_rate: int, channels: int) -> np.ndarray:
+    """A song's stereo (2, frames) at `rate` -> (channels, frames) at a model's rate."""
+    return match_channels(resample(wave, rate, model_rate), channels)
+
+
+def from_model(wave: np.ndarray, model_rate: int, rate: int, frames: int) -> np.ndarray:
+    """What a model makes of it, (channels, any) at the model's rate -> the song's (2, frames) at `rate`."""
+    return fit(resample(stereo(wave), model_rate, rate), frames)
+
+
 def level_dbfs(wave: np.ndarray) -> float:
     """RMS of (channels, frames) in dB relative to full scale; silence is -inf."""
     with np.errstate(divide="ignore"):
@@ -175,6 +186,26 @@ def write(path, wave: np.ndarray, rate: int, subtype: str | None = None) -> None
     """Write (2, frames) to wav, flac, ogg or mp3 by the path's ending; `subtype` is soundfile's."""
     with open_for_writing(path, rate, subtype) as file:
         write_block(file, wave)
+
+
+def in_chunks(
+    function: Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]],
+    blocks: Iterable[np.ndarray],
+    length: int,
+    overlap: float = OVERLAP,
+) -> Iterator[np.ndarray]:
+    """Long audio, once, for every model: a stream of blocks in overlapping chunks through a function, and
+    cross-faded.
+
+    Args:
+        function: of the stream of chunks (channels, length), to a stream of as many parts of that length.
+        blocks: (channels, any) each.
+        overlap: share of a chunk that it is cross-faded over with the next, 0 to 0.5.
+
+    The blocks that come out add up to a little more than went in: the last chunk is padded.
+    """
+    hop = length - int(length * overlap)
+    return overlap_add(function(chunks(blocks, length, hop)), hop)
 
 
 def chunks(blocks: Iterable[np.ndarray], length: int, hop: int) -> Iterator[np.ndarray]:

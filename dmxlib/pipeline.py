@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -111,7 +112,7 @@ class VocalSeparationPipeline(DiffusionPipeline):
         num_inference_steps: int = STEPS,
         eta: float = 0.0,
         generator: torch.Generator | None = None,
-        overlap: float = 0.2,
+        overlap: float = audio.OVERLAP,
         batch_size: int = 4,
         refine: str | None = None,
         callback: Callable | None = None,
@@ -140,24 +141,25 @@ class VocalSeparationPipeline(DiffusionPipeline):
         if refine not in (None, "wiener"):
             raise InputError(f"refinement '{refine}' is unknown; choose 'wiener' or none.")
         length = math.ceil(self.chunk_samples * sampling_rate / self.codec.config.sampling_rate)
-        hop = length - int(length * overlap)
-        mixtures = audio.chunks(map(audio.stereo, blocks), length, hop)
-        sampling = (num_inference_steps, eta, generator, callback)
-        separate = self._separate_chunks(mixtures, sampling_rate, batch_size, refine, sampling)
-        return audio.overlap_add(separate, hop)
+        separate = partial(
+            self._separate_chunks,
+            rate=sampling_rate,
+            batch_size=batch_size,
+            refine=refine,
+            sampling=(num_inference_steps, eta, generator, callback),
+        )
+        return audio.in_chunks(separate, map(audio.stereo, blocks), length, overlap)
 
     def _separate_chunks(self, mixtures, rate, batch_size, refine, sampling):
         """Stream of mixture chunks (2, length) -> stream of vocal chunks (2, length)."""
         codec_rate, channels = self.codec.config.sampling_rate, self.codec.channels
         while batch := list(islice(mixtures, batch_size)):
-            waves = [
-                audio.match_channels(audio.resample(chunk, rate, codec_rate), channels) for chunk in batch
-            ]
+            waves = [audio.to_model(chunk, rate, codec_rate, channels) for chunk in batch]
             waves = torch.from_numpy(np.stack([audio.fit(wave, self.chunk_samples) for wave in waves])).to(
                 self.device
             )
             for mixture, vocals in zip(batch, self.generate(waves, *sampling).cpu().numpy(), strict=True):
-                vocals = audio.fit(audio.resample(audio.stereo(vocals), codec_rate, rate), mixture.shape[1])
+                vocals = audio.from_model(vocals, codec_rate, rate, mixture.shape[1])
                 yield wiener(mixture, vocals, rate, codec_rate / 2) if refine else vocals
 
     @torch.no_grad()

@@ -123,11 +123,13 @@ def normal(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def in_segments(round_trip: Callable, wave: torch.Tensor, rate: int) -> torch.Tensor:
     """Code a wave (1, channels, T) as EnCodec's 48 kHz model does: in chunks of 1 s, cross-faded over 1 %."""
+
+    def code(segments):
+        return (round_trip(torch.from_numpy(segment)[None])[0].cpu().numpy() for segment in segments)
+
     length = round(SEGMENT_SECONDS * rate)
-    hop = length - round(SEGMENT_OVERLAP * length)
-    segments = [torch.from_numpy(chunk)[None] for chunk in audio.chunks([wave[0].numpy()], length, hop)]
-    coded = [round_trip(segment)[0].cpu().numpy() for segment in segments]
-    joined = np.concatenate(list(audio.overlap_add(coded, hop)), axis=1)
+    blocks = audio.in_chunks(code, [wave[0].numpy()], length, SEGMENT_OVERLAP)
+    joined = np.concatenate(list(blocks), axis=1)
     return torch.from_numpy(audio.fit(joined, wave.shape[-1]))[None]
 
 
@@ -181,15 +183,15 @@ def excerpts(track: Track, codec: Codec, config: RobustnessConfig) -> list[np.nd
 
 def for_codec(original: np.ndarray, rate: int, codec: Codec, seconds: float) -> torch.Tensor:
     """An excerpt (2, frames) at `rate` as the codec takes it, (1, channels, T)."""
-    wave = audio.match_channels(audio.resample(original, rate, codec.config.sampling_rate), codec.channels)
+    wave = audio.to_model(original, rate, codec.config.sampling_rate, codec.channels)
     return torch.from_numpy(audio.fit(wave, excerpt_frames(codec, seconds)))[None]
 
 
 def original_sdr(originals: list[np.ndarray], rate: int, codec: Codec, estimate: np.ndarray) -> float:
     """The SDR of an estimate at the codec's rate and channels against the excerpts (2, frames) at `rate`."""
     original = np.concatenate(originals, axis=1)
-    estimate = audio.resample(audio.stereo(estimate), codec.config.sampling_rate, rate)
-    return metrics.sdr(original, audio.fit(estimate, original.shape[1]))
+    estimate = audio.from_model(estimate, codec.config.sampling_rate, rate, original.shape[1])
+    return metrics.sdr(original, estimate)
 
 
 def scores(reference: np.ndarray, estimate: np.ndarray, rate: int) -> dict[str, float]:

@@ -179,8 +179,7 @@ def codec_chunks(pipeline, tracks) -> torch.Tensor:
     codec = pipeline.codec
     chunks = []
     for track in tracks:
-        wave = audio.resample(track.vocals(), track.rate, codec.config.sampling_rate)
-        wave = audio.match_channels(wave, codec.channels)
+        wave = audio.to_model(track.vocals(), track.rate, codec.config.sampling_rate, codec.channels)
         starts = range(0, max(1, wave.shape[1] - pipeline.chunk_samples + 1), pipeline.chunk_samples)
         cut = [audio.fit(wave[:, start:], pipeline.chunk_samples) for start in starts]
         chunks.append(max(cut, key=lambda chunk: np.square(chunk).sum()))

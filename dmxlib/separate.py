@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--eta", type=float, default=0.0, help="fresh noise in every step, 0 (none) to 1")
     parser.add_argument(
-        "--overlap", type=float, default=0.2, help="share of a chunk cross-faded with the next"
+        "--overlap", type=float, default=audio.OVERLAP, help="share of a chunk cross-faded with the next"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed generates another voice; one gives one result"

@@ -170,19 +170,16 @@ def codec_ceiling(options: Options) -> System:
 def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray:
     """The true vocals coded chunk by chunk, their level by the pipeline's rule (sees the target)."""
     codec = pipeline.codec
-    rate, length = codec.config.sampling_rate, pipeline.chunk_samples
-    hop = length - int(0.2 * length)
-    sources = [
-        audio.match_channels(audio.resample(wave, track.rate, rate), codec.channels)
-        for wave in (track.vocals(), track.mixture())
-    ]
-    parts = []
-    for pair in zip(*(audio.chunks([wave], length, hop) for wave in sources), strict=True):
-        vocals, mixture = (torch.from_numpy(chunk)[None] for chunk in pair)
-        latents = encode_pair(codec, vocals, mixture)
-        parts.append(pipeline.decode(latents, mixture)[0].numpy())
-    wave = np.concatenate(list(audio.overlap_add(parts, hop)), axis=1)
-    return audio.fit(audio.resample(audio.stereo(wave), rate, track.rate), track.frames)
+    rate, channels = codec.config.sampling_rate, codec.channels
+
+    def code(chunks):
+        for chunk in chunks:
+            vocals, mixture = torch.from_numpy(chunk).unflatten(0, (2, 1, channels))
+            yield pipeline.decode(encode_pair(codec, vocals, mixture), mixture)[0].numpy()
+
+    waves = (audio.to_model(wave, track.rate, rate, channels) for wave in (track.vocals(), track.mixture()))
+    blocks = list(audio.in_chunks(code, [np.concatenate(list(waves))], pipeline.chunk_samples))
+    return audio.from_model(np.concatenate(blocks, axis=1), rate, track.rate, track.frames)
 
 
 def baseline(name: str, options: Options) -> System:

@@ -20,7 +20,6 @@ from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
 from dmxlib.trainer import TrainerConfig
 
-OVERLAP = 0.2  # share of a chunk cross-faded with the next; LDM-dmx's
 PREVIEW_STEPS = 20  # of the separation drawn during training
 
 
@@ -108,19 +107,19 @@ class Baseline(ModelMixin, ConfigMixin):
         if steps < 1:
             raise InputError(f"the number of steps is {steps}; choose 1 or more.")
         config = self.config
-        wave = audio.match_channels(audio.resample(mixture, rate, config.sampling_rate), config.channels)
-        length = config.chunk_samples
-        hop = length - int(OVERLAP * length)
-        chunks = torch.from_numpy(np.stack(list(audio.chunks([wave], length, hop))))
-        generator, parts = torch.Generator(self.device).manual_seed(seed), []
-        with tqdm(total=len(chunks) * steps, desc="separate", unit="step", disable=quiet) as bar:
-            for batch in chunks.split(self.BATCH):
-                tick = partial(bar.update, len(batch))
-                parts.extend(self.extract(batch.to(self.device), steps, generator, tick).cpu().numpy())
-        blocks = list(audio.overlap_add(parts, hop))
-        vocals = audio.stereo(np.concatenate(blocks, axis=1)[:, : wave.shape[1]])
-        vocals = audio.resample(vocals, config.sampling_rate, rate)
-        return audio.fit(vocals, mixture.shape[1])
+        generator = torch.Generator(self.device).manual_seed(seed)
+
+        def extract(chunks):
+            chunks = torch.from_numpy(np.stack(list(chunks)))
+            with tqdm(total=len(chunks) * steps, desc="separate", unit="step", disable=quiet) as bar:
+                for batch in chunks.split(self.BATCH):
+                    tick = partial(bar.update, len(batch))
+                    yield from self.extract(batch.to(self.device), steps, generator, tick).cpu().numpy()
+
+        wave = audio.to_model(mixture, rate, config.sampling_rate, config.channels)
+        blocks = list(audio.in_chunks(extract, [wave], config.chunk_samples))
+        vocals = np.concatenate(blocks, axis=1)[:, : wave.shape[1]]
+        return audio.from_model(vocals, config.sampling_rate, rate, mixture.shape[1])
 
 
 class TrainStep(torch.nn.Module):

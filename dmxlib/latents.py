@@ -4,6 +4,7 @@
 - "latents" (n, dimension + 1, F): what the U-Net learns to draw, the vocals' latents and their level;
 - "condition" (n, dimension, F): the mixture's latents, all that stage 1 reads;
 - "mixture" (n, channels, T): the mixture's samples as 16-bit integers, for stage 2.
+`accelerate launch -m dmxlib.latents` shares the work out to processes.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Subset
@@ -74,14 +76,16 @@ def build_cache(config: LatentConfig, quiet: bool = False) -> None:
         raise InputError(
             f"{folder} holds a cache made with other settings; choose another output_dir or remove it."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    description.write_text(json.dumps(settings, indent=2))
+    with whole(description) as part:
+        part.write_text(json.dumps(settings, indent=2))
     training, validation = pairs_of(config, codec)
     jobs = [("valid", validation, range(len(validation)))] + [
         (f"{start:06d}", training, range(start, min(start + config.shard_size, len(training))))
         for start in range(0, len(training), config.shard_size)
     ]
-    for name, pairs, indices in tqdm(jobs, desc=f"encode {folder}", unit="shard", disable=quiet):
+    state = PartialState()  # of `accelerate launch`: each process makes its share of the shards
+    mine = jobs[state.process_index :: state.num_processes]
+    for name, pairs, indices in tqdm(mine, desc=f"encode {folder}", unit="shard", disable=quiet):
         path = folder / f"{name}.safetensors"
         if not path.exists():
             # one worker reads and resamples the next pairs while these are encoded

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,6 +78,19 @@ def test_deleted_shard_is_rebuilt_identically_and_others_stay(config, folder):
         assert after[name][0] == before[name][0]
         assert (after[name][1] == before[name][1]) == (name != SHARDS[1])
     (folder / ".000004.part1.safetensors").unlink()
+
+
+def test_processes_share_the_shards(config, folder, tmp_path, monkeypatch):
+    shared = replace(config, output_dir=str(tmp_path / "shared"))
+    made = []
+    for index in (1, 0):
+        process = SimpleNamespace(process_index=index, num_processes=2)
+        monkeypatch.setattr(latents, "PartialState", lambda process=process: process)
+        build_cache(shared, quiet=True)
+        made.append({path.name for path in (tmp_path / "shared").glob("*.safetensors")})
+    assert len(made[0]) == len(SHARDS) // 2 and made[1] == {*SHARDS}
+    for name in SHARDS:
+        assert (tmp_path / "shared" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_finished_cache_encodes_nothing(config, monkeypatch):

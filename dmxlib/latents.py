@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Subset
@@ -83,7 +84,8 @@ def build_cache(config: LatentConfig, quiet: bool = False) -> None:
         (f"{start:06d}", training, range(start, min(start + config.shard_size, len(training))))
         for start in range(0, len(training), config.shard_size)
     ]
-    state = PartialState()  # of `accelerate launch`: each process makes its share of the shards
+    # each process of `accelerate launch` makes its share of the shards
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     mine = jobs[state.process_index :: state.num_processes]
     for name, pairs, indices in tqdm(mine, desc=f"encode {folder}", unit="shard", disable=quiet):
         path = folder / f"{name}.safetensors"

@@ -85,7 +85,7 @@ def test_processes_share_the_shards(config, folder, tmp_path, monkeypatch):
     made = []
     for index in (1, 0):
         process = SimpleNamespace(process_index=index, num_processes=2)
-        monkeypatch.setattr(latents, "PartialState", lambda process=process: process)
+        monkeypatch.setattr(latents, "PartialState", lambda process=process, **_: process)
         build_cache(shared, quiet=True)
         made.append({path.name for path in (tmp_path / "shared").glob("*.safetensors")})
     assert len(made[0]) == len(SHARDS) // 2 and made[1] == {*SHARDS}

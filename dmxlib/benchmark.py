@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import dmxlib.pipeline
-from dmxlib import audio, baselines, fast_codec, plots, report, separate
+from dmxlib import audio, baselines, fast_codec, plots, separate
 from dmxlib.baselines.base import Baseline, new_model
 from dmxlib.codec import OFFICIAL, Codec
 from dmxlib.config import from_values, read_yaml
@@ -45,6 +45,7 @@ from dmxlib.errors import exit_on_input_error
 from dmxlib.latents import encode_batch
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import facts, seeded_generator
+from dmxlib.summary import markdown
 from dmxlib.train import TrainConfig, TrainStep, new_pipeline
 
 CONFIGS, RATE = Path(__file__).parent / "configs", 44_100
@@ -440,10 +441,9 @@ def ratios(table: pd.DataFrame) -> pd.DataFrame:
     return beside
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A table with three figures a number."""
-    lines = [list(map(_cell, line)) for line in table.itertuples(index=False)]
-    return report.markdown(list(table.columns), lines)
+def three_figures(table: pd.DataFrame) -> str:
+    """A table in markdown with three figures a number."""
+    return markdown(table, (map(_cell, line) for line in table.itertuples(index=False)))
 
 
 def _cell(value):
@@ -457,7 +457,7 @@ def write(table: pd.DataFrame, folder: Path, clip_seconds: float) -> None:
     steps = codec_steps(table, clip_seconds)
     steps.to_csv(folder / "codec_steps.csv", index=False)
     command = f"`python -m dmxlib.benchmark`, {torch.get_num_threads()} threads\n\n"
-    text = command + "\n".join(map(markdown, (ratios(table), table, steps)))
+    text = command + "\n".join(map(three_figures, (ratios(table), table, steps)))
     (folder / "table.md").write_text(text)
     draw(table[table.part == "total"]).savefig(folder / "steps.png", dpi=110)
     about = facts(shlex.join(["python", "-m", "dmxlib.benchmark", *sys.argv[1:]]))

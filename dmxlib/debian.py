@@ -29,6 +29,7 @@ from dmxlib import audio
 from dmxlib.data import SPLITS, Song, Track, load_sources
 from dmxlib.errors import InputError
 from dmxlib.reproduce import choice, seeded_generator, uniform, whole
+from dmxlib.summary import markdown
 
 RATE = 44_100
 VOICE_DBFS, MUSIC_DBFS = -26.0, -20.0  # the album's singers lie 2 to 16 dB under the accompaniment
@@ -258,13 +259,7 @@ def run(*command, cwd=None) -> str:
 
 def licences(destination: Path, table: pd.DataFrame) -> str:
     """The licence table in markdown."""
-    lines = [
-        "# Licences\n",
-        "Licences are those that the package's copyright file names, for any of its files; that file lies in "
-        "packages/.\n",
-        "| package | version | source | voices (min) | music (min) | licences |",
-        "|---|---|---|---|---|---|",
-    ]
+    header, lines = ["package", "version", "source", "voices (min)", "music (min)", "licences"], []
     for (package, version), rows in table.groupby(["package", "version"]):
         text = (destination / "packages" / package / "copyright").read_text(errors="replace")
         source = re.search(r"(?:^Source:|downloaded from)\s*(\S+)", text, re.M)
@@ -273,8 +268,11 @@ def licences(destination: Path, table: pd.DataFrame) -> str:
         voices = rows.file.str.contains("/voices/")
         cells = [package, version, source[1] if source else ""]
         cells += [f"{rows.seconds[kind].sum() / 60:.1f}" for kind in (voices, ~voices)]
-        lines.append(f"| {' | '.join([*cells, ', '.join(sorted(set(names)))])} |")
-    return "\n".join(lines) + "\n"
+        lines.append([*cells, ", ".join(sorted(set(names)))])
+    return (
+        "# Licences\n\nLicences are those that the package's copyright file names, for any of its files; "
+        f"that file lies in packages/.\n\n{markdown(header, lines)}"
+    )
 
 
 # -- sources -------------------------------------------------------------------------------------------------

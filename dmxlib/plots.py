@@ -129,7 +129,7 @@ def noise_study(panels: dict[str, dict]):
 
     Args:
         panels: "sdr", "lsd", "mel_mae" -> title of a curve -> frame over the noise's deviation with the
-            columns median, low and high, as `dmxlib.robustness_report.summary` makes it.
+            columns median, low and high, as `dmxlib.summary.medians` makes it.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
@@ -144,7 +144,7 @@ def noise_study(panels: dict[str, dict]):
         part.set(xlim=(0, 4), xticks=[0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])
         part.xaxis.set_minor_locator(NullLocator())
     decoded = [curve for title, curve in panels["sdr"].items() if title != "Identity"]
-    low, high = min(curve.low.min() for curve in decoded), max(curve.high.max() for curve in decoded)
+    low, high = min(curve.min(axis=None) for curve in decoded), max(curve.max(axis=None) for curve in decoded)
     axes[1].set(title="SDR (dB), the codec's range", ylim=(low - 2, high + 2))
     for part in axes[2:]:
         part.set_xlabel("deviation of the noise")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from dmxlib import plots, sampling
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.metrics import OCTAVES_HZ, RATE
 from dmxlib.robustness_report import draw
+from dmxlib.summary import markdown, medians
 from dmxlib.systems import SYSTEMS
 
 PAPERS_METRICS = {
@@ -72,22 +72,6 @@ def load_scores(folder) -> tuple[pd.DataFrame, dict[str, dict]]:
     return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True), facts
 
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Over (system, metric): the median of what is not NaN, with its `interval` as low and high."""
-    values = rows.dropna(subset="value").groupby(["system", "metric"], sort=False)["value"]
-    return values.agg(median="median", low=lambda v: interval(v)[0], high=lambda v: interval(v)[1])
-
-
-def interval(values, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the median by drawing values with replacement; NaN for a single one."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    found = stats.bootstrap(
-        (np.asarray(values),), np.median, method="percentile", rng=np.random.default_rng(seed)
-    )
-    return tuple(found.confidence_interval)
-
-
 def dropped(rows: pd.DataFrame) -> list[str]:
     """One sentence for each system and reason: which metrics lost how many of their items."""
     total = rows.groupby(["system", "metric"], sort=False)["value"].size().rename("total")
@@ -117,11 +101,6 @@ def sweep(folder) -> pd.DataFrame:
 
 
 # -- tables --------------------------------------------------------------------------------------------------
-
-
-def markdown(header: list[str], lines: list[list[str]]) -> str:
-    """A table."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in (header, ["---"] * len(header), *lines))
 
 
 def commands(facts: dict[str, dict]) -> str:
@@ -227,15 +206,16 @@ def table2(folder) -> str:
     """Table II in markdown, from a folder of scores: ours, with what is left out of it, and the paper's in a
     block of its own."""
     rows, facts = load_scores(folder)
-    figures, runs = summary(rows), sweep(folder)
+    figures, runs = medians(rows, ["system", "metric"]), sweep(folder)
     all_columns, bandwidths = front_columns(facts)
     to_bandwidth = {f"{metric}_to_bandwidth": title for metric, title in PAPERS_METRICS.items()}
     octaves = {f"lsd_{low}_{high}": f"{low} to {high} Hz" for low, high in pairwise(OCTAVES_HZ)}
     machines = "; ".join(sorted({fact["machine"] for fact in facts.values() if "machine" in fact}))
+    over = "songs" if rows.track.nunique() > 1 else "excerpts, which knows nothing of other songs"
     parts = [
         "# Table II\n\n## Ours",
-        f"Medians over {scored(rows)}, in brackets the 95 % bootstrap interval over the excerpts, which "
-        "knows nothing of other songs. LSD, Mel-MAE and log-F0 RMSE on the true voiced frames, PESQ on "
+        f"Medians over {scored(rows)}, in brackets the 95 % bootstrap interval over the "
+        f"{over}. LSD, Mel-MAE and log-F0 RMSE on the true voiced frames, PESQ on "
         f"whole excerpts. Time: 12 s of stereo in float32 on {machines}. T: sampling steps. "
         "◇ sees the true vocals. Drawn by `python -m dmxlib.report`; scores made by",
         commands(facts),
@@ -267,7 +247,7 @@ def table2(folder) -> str:
 def table2_figure(folder):
     """Medians with their intervals, one panel a metric; under them the paper's values."""
     rows, facts = load_scores(folder)
-    figures = summary(rows).rename(index=TITLES, level="system")
+    figures = medians(rows, ["system", "metric"]).rename(index=TITLES, level="system")
     return plots.scores(figures, list(map(TITLES.get, facts)), PAPER, PAPERS_METRICS)
 
 

@@ -37,7 +37,7 @@ from dmxlib.config import parse_config
 from dmxlib.data import SPLITS, Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.reproduce import facts, seeded_generator
-from dmxlib.robustness_report import NOISE, TABLES, draw, report
+from dmxlib.robustness_report import NOISE, TABLES, draw
 
 AXIS = tuple(sorted((*NOISE, 1e-4, 0.003, 0.03, 0.3, 3.0)))
 BANDS_HZ = (0, 250, 500, 1000, 2000, 4000, 8000, 16_000)  # up to half of the codec's rate
@@ -322,7 +322,6 @@ def run(config: RobustnessConfig, quiet: bool = False) -> Path:
         for name, table in tables.items():
             table.to_csv(Path(temporary) / f"{name}.csv", index=False, float_format="%.6g")
         (Path(temporary) / "run.json").write_text(json.dumps(about, indent=2) + "\n")
-        (Path(temporary) / "table1.md").write_text(report(tables, about))
         draw(temporary)
         for path in Path(temporary).iterdir():
             os.replace(path, folder / path.name)

@@ -1,12 +1,14 @@
 """Tables and figures of the noise-robustness study (`dmxlib.robustness`), drawn from its CSV files."""
 
+import json
+from math import isnan
 from pathlib import Path
 
 import pandas
-from scipy import stats
 
 from dmxlib import plots
 from dmxlib.errors import InputError
+from dmxlib.summary import markdown, medians
 
 NOISE = (0.0, 1e-6, 1e-3, 0.01, 0.1, 1.0)  # Table I's
 
@@ -19,23 +21,9 @@ PAPER = {
 }
 
 
-def summary(rows: pandas.DataFrame, keys: list[str], figure: str = "sdr") -> pandas.DataFrame:
-    """The median over songs of a figure for each value of `keys`, with the ends of its `interval`."""
-    groups = rows.groupby(keys)[figure]
-    return groups.agg(
-        median="median", low=lambda song: interval(song)[0], high=lambda song: interval(song)[1]
-    )
-
-
-def interval(values: pandas.Series) -> tuple[float, float]:
-    """The 95 % confidence interval of the median by order statistics (`scipy.stats.quantile_test`).
-
-    Fewer than six values give none; their range stands for it. NaN are left out.
-    """
-    values = values.dropna()
-    if len(values) < 6:
-        return values.min(), values.max()
-    return tuple(stats.quantile_test(values, p=0.5).confidence_interval(0.95))
+def over_songs(rows: pandas.DataFrame, keys: list[str], figure: str = "sdr") -> pandas.DataFrame:
+    """The median over songs of a figure for each value of `keys`, in their order, with its interval."""
+    return medians(rows, keys, figure).sort_index()
 
 
 PLACES = {"identity": "Identity", "nq": "NQ", "bq": "BQ", "aq": "AQ"}  # the paper's names
@@ -45,44 +33,46 @@ TABLES = ("table1", "rounding", "bands", "streams", "original")
 
 
 def draw(folder) -> list[Path]:
-    """Draw noise.png and codec.png of a study's folder from its CSV files; returns their paths.
+    """Write table1.md, noise.png and codec.png of a study's folder from its CSV files and its run.json;
+    returns their paths.
 
     Raises InputError where one is missing.
     """
-    paths = {name: Path(folder) / f"{name}.csv" for name in TABLES}
-    for path in paths.values():
+    folder = Path(folder)
+    paths = {name: folder / f"{name}.csv" for name in TABLES}
+    for path in (*paths.values(), folder / "run.json"):
         if not path.is_file():
             raise InputError(f"{path} does not exist; `python -m dmxlib.robustness` writes it.")
     tables = {name: pandas.read_csv(path) for name, path in paths.items()}
-    drawn = {"noise.png": noise_figure(tables), "codec.png": codec_figure(tables)}
-    for name, figure in drawn.items():
-        figure.savefig(Path(folder) / name, dpi=110)
-    return [Path(folder) / name for name in drawn]
+    (folder / "table1.md").write_text(report(tables, json.loads((folder / "run.json").read_text())))
+    noise_figure(tables).savefig(folder / "noise.png", dpi=110)
+    codec_figure(tables).savefig(folder / "codec.png", dpi=110)
+    return [folder / name for name in ("table1.md", "noise.png", "codec.png")]
 
 
 def noise_figure(tables: dict[str, pandas.DataFrame]):
     """SDR, LSD and Mel-MAE of each experiment over the noise, all codebooks in use."""
     panels = {}
     for figure in FIGURES:
-        medians = summary(all_codebooks(tables), ["experiment", "noise_std"], figure)
-        panels[figure] = {title: medians.loc[name] for name, title in TITLES.items()}
+        found = over_songs(all_codebooks(tables), ["experiment", "noise_std"], figure)
+        panels[figure] = {title: found.loc[name] for name, title in TITLES.items()}
     return plots.noise_study(panels)
 
 
 def codec_figure(tables: dict[str, pandas.DataFrame]):
     """SDR by frequency band and by bandwidth; one stream against chunks."""
-    bands = summary(tables["bands"], ["experiment", "noise_std", "low_hz"])
+    bands = over_songs(tables["bands"], ["experiment", "noise_std", "low_hz"])
     shown = (("nq", 0.0), ("bq", 0.0), ("nq", 1.0), ("aq", 1e-6))
     by_band = {
         f"{TITLES[name]}, noise {noise_std:g}": bands.loc[name, noise_std] for name, noise_std in shown
     }
-    widths = summary(tables["table1"].query("experiment == 'bq'"), ["noise_std", "bandwidth"])
+    widths = over_songs(tables["table1"].query("experiment == 'bq'"), ["noise_std", "bandwidth"])
     by_bandwidth = {f"BQ, noise {std:g}": widths.loc[std] for std in (0.0, 0.1, 1.0)}
     streams = tables["streams"].copy()
     level = streams.loudness_normalised.map({True: "level divided out", False: "level as it is"})
     streams["coding"] += ",\n" + level
     codings = {
-        f"{TITLES[name]}, {label}": summary(streams[streams.experiment == name], ["coding"], figure)
+        f"{TITLES[name]}, {label}": over_songs(streams[streams.experiment == name], ["coding"], figure)
         for figure, label in (("sdr", "SDR"), ("si_sdr", "SI-SDR"))
         for name in ("nq", "bq")
     }
@@ -99,8 +89,8 @@ def report(tables: dict[str, pandas.DataFrame], facts: dict) -> str:
     """table1.md: Table I from our rows, what lies around it, and the paper's own in a block apart."""
     table = all_codebooks(tables)
     table = table[table.noise_std.isin(NOISE)]
-    cells = summary(table, ["noise_std", "experiment"])
-    cells = cells.apply("{0[median]:.2f} [{0[low]:.2f}, {0[high]:.2f}]".format, axis=1)
+    cells = over_songs(table, ["noise_std", "experiment"])
+    cells = cells.apply(_cell, axis=1)
     clean = table[table.noise_std == 0].pivot(index="track", columns="experiment", values=list(FIGURES))
     clean = clean.swaplevel(axis=1)[["nq", "bq"]]
     clean.columns = [f"{TITLES[experiment]}: {FIGURES[figure]}" for experiment, figure in clean.columns]
@@ -112,19 +102,19 @@ def report(tables: dict[str, pandas.DataFrame], facts: dict) -> str:
     blocks = {
         "ours": cells.unstack()[list(TITLES)].rename(columns=TITLES),
         "by_song": clean,
-        "by_bandwidth": summary(widths, ["bandwidth", "noise_std"])["median"].unstack(),
+        "by_bandwidth": over_songs(widths, ["bandwidth", "noise_std"])["median"].unstack(),
         "by_coding": streams.median(numeric_only=True).reset_index().set_index("coding"),
         "paper": pandas.DataFrame(PAPER, pandas.Index(NOISE, name="noise_std")).rename(columns=PLACES),
     }
-    return REPORT.format(**facts, **{name: markdown(frame) for name, frame in blocks.items()})
+    texts = {
+        name: markdown([frame.index.name, *frame.columns], frame.rename(index=str).itertuples()).rstrip()
+        for name, frame in blocks.items()
+    }
+    return REPORT.format(**facts, **texts)
 
 
-def markdown(frame: pandas.DataFrame) -> str:
-    """A frame as a table, its index first; numbers with two decimals."""
-    rows = [[frame.index.name, *frame.columns], ["---"] * (1 + frame.shape[1])]
-    for name, *values in frame.itertuples():
-        rows.append([name, *(f"{value:.2f}" if isinstance(value, float) else value for value in values)])
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+def _cell(row):
+    return f"{row['median']:.2f}" + ("" if isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]")
 
 
 REPORT = """# Noise on EnCodec: {codec} on {data_root}
@@ -142,8 +132,7 @@ gets its input's RMS back where the codec divides it out.
 
 noise_std: in Identity the deviation of the noise on the wave, with no codec; in NQ, BQ and AQ over the
 deviation of the latent (NQ: no quantiser; BQ: before it) or of the integer codes (AQ). The SDR is SDX23's,
-over all of a song's excerpts at once. The interval holds the median with 95 % certainty by order statistics;
-of fewer than six songs it is their range.
+over all of a song's excerpts at once. The interval is the median's 95 % bootstrap interval over the songs.
 
 ## By song, without noise; SDR and Mel-MAE in dB
 

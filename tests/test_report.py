@@ -80,16 +80,6 @@ def test_steps_are_a_table_in_order(scores):
     ]
 
 
-def test_interval_is_of_the_median():
-    values = np.random.default_rng(0).standard_normal(400)
-    low, high = report.interval(pd.Series(values))
-    # the median of n normal values deviates by sqrt(pi / 2n)
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(np.pi / 800), rel=0.25)
-    assert low < np.median(values) < high
-    assert report.interval(pd.Series([3.0, 3.0])) == (3, 3)
-    assert np.isnan(report.interval(pd.Series([3.0]))).all()
-
-
 def test_figures_show_ours_and_the_papers_apart(scores):
     figure = report.table2_figure(scores)
     top, bottom = figure.axes[: len(figure.axes) // 2], figure.axes[len(figure.axes) // 2 :]

@@ -14,7 +14,8 @@ from dmxlib.codec import OFFICIAL, Codec, hugging_face_name
 from dmxlib.data import load_tracks
 from dmxlib.reproduce import seeded_generator
 from dmxlib.robustness import EXPERIMENTS, RobustnessConfig, encode
-from dmxlib.robustness_report import NOISE, PAPER, summary
+from dmxlib.robustness_report import NOISE, PAPER
+from dmxlib.summary import medians
 
 FILES = {"table1.csv", "rounding.csv", "bands.csv", "streams.csv", "original.csv", "table1.md", "run.json"}
 FIGURES = {"noise.png", "codec.png"}
@@ -112,9 +113,9 @@ def test_more_noise_never_helps_beyond_the_interval(codec, waves):
         for std in (0.0, 1e-6, 0.1, 3.0)
         for track, wave in waves.items()
     ]
-    medians = summary(pandas.DataFrame(rows), ["experiment", "noise_std"])
+    found = medians(pandas.DataFrame(rows), ["experiment", "noise_std"], "sdr")
     for name in EXPERIMENTS:
-        column = medians.loc[name]
+        column = found.loc[name]
         for (_, less), (_, more) in zip(column[:-1].iterrows(), column[1:].iterrows(), strict=True):
             assert more["median"] <= less.high
         assert column["median"].iloc[-1] < column["median"].iloc[0] - 1
@@ -209,13 +210,6 @@ def test_bandwidths():
     assert official["24khz"] == {1: 0.75, 2: 1.5, 4: 3, 8: 6, 16: 12, 32: 24}
 
 
-def test_summary():
-    rows = pandas.DataFrame({"noise_std": [0.0] * 9 + [1.0] * 3, "sdr": [*range(9), 5, 7, np.nan]})
-    found = summary(rows, ["noise_std"])
-    assert found.loc[0.0].tolist() == [4, 1, 7]  # P(fewer than two of nine below the median) = 0.02
-    assert found.loc[1.0].tolist() == [6, 5, 7]  # too few for an interval: their range
-
-
 # -- the command ---------------------------------------------------------------------------------------------
 
 
@@ -263,13 +257,13 @@ def test_the_papers_numbers_stand_in_their_own_block(folder):
 def test_figures_are_redrawn_from_the_tables(folder, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "results" / "robustness" / "study"
     copy.mkdir(parents=True)
-    for path in folder.glob("*.csv"):
+    for path in (*folder.glob("*.csv"), folder / "run.json"):
         shutil.copy(path, copy)
     monkeypatch.chdir(tmp_path)
     report.main()
     assert {path.name for path in copy.glob("*.png")} == FIGURES
     told = capsys.readouterr().out
-    for name in FIGURES:
+    for name in {"table1.md", *FIGURES}:
         assert (copy / name).read_bytes() == (folder / name).read_bytes()
         assert f"results/robustness/study/{name}" in told
     (copy / "bands.csv").unlink()

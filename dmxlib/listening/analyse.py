@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dmxlib import audio, metrics, plots
 from dmxlib.errors import InputError
 from dmxlib.listening.results import rated_samples, read_key, read_results
+from dmxlib.summary import markdown
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -136,14 +137,14 @@ def against_others(values: np.ndarray, index: int) -> float:
 def table(scores: pandas.DataFrame) -> str:
     """Table III in markdown: MOS, half width of the t-interval, bootstrap interval in brackets."""
     aspects = list(scores.aspect.unique())
-    lines = [f"| system | {' | '.join(aspects)} |", "|---" * (len(aspects) + 1) + "|"]
+    lines = []
     for system, group in scores.groupby("system", sort=False):
         cells = {}
         for row in group.itertuples():
             bootstrap = f"({row.bootstrap_low:.2f} to {row.bootstrap_high:.2f})"
             cells[row.aspect] = f"{row.mos:.2f} ± {row.half_width:.2f} {bootstrap}"
-        lines.append(f"| {system} | {' | '.join(cells[aspect] for aspect in aspects)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([system, *(cells[aspect] for aspect in aspects)])
+    return markdown(["system", *aspects], lines)
 
 
 def report(ratings: pandas.DataFrame, key: dict, notes: list[str], folder: Path) -> str:
@@ -235,17 +236,12 @@ def proxy(folder: Path) -> str:
     scores = pandas.DataFrame(rows)
     scores.to_csv(folder / "dnsmos.csv", index=False)
     means = scores.groupby("system").mean(numeric_only=True).loc[key["systems"]]
-    lines = [f"| system | {' | '.join(means)} |", "|---" * (means.shape[1] + 1) + "|"]
-    lines += [
-        f"| {row[0]} | {' | '.join(f'{value:.2f}' for value in row[1:])} |" for row in means.itertuples()
-    ]
     text = (
         f"# Proxy, not listeners: DNSMOS P.835 of {key['id']}\n\n"
         "A network's guess at how people would rate speech from 1 to 5: the voice (sig), the background "
         "(bak), the whole (ovrl), and the whole after ITU-T P.808 (p808). Means over the rated excerpts. It "
         f"was not trained on singing.\n\n    python -m dmxlib.listening proxy {shlex.quote(str(folder))}\n\n"
-        + "\n".join(lines)
-        + "\n"
+        + markdown(["system", *means], means.itertuples())
     )
     (folder / "dnsmos.md").write_text(text)
     return text

@@ -20,8 +20,9 @@ from dmxlib.config import parse_config
 from dmxlib.data import Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.metrics import bss_eval_sources
-from dmxlib.report import markdown, millions
+from dmxlib.report import millions
 from dmxlib.reproduce import facts, whole
+from dmxlib.summary import markdown
 from dmxlib.systems import Options, System, make_system
 
 COMMAND = "python -m dmxlib.studies.huang --config dmxlib/configs/huang.yaml"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dmxlib import audio, separate
 from dmxlib.data import folder_track
+from dmxlib.data.sets.toy import render_song
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.plots import save_spectrograms
-from dmxlib.toy import render_song
 
 SEED, SECONDS, RATE = 100, 20.0, 44_100  # a seed that no toy data set has
 

@@ -20,10 +20,9 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from dmxlib.augment import AUGMENTATIONS
 from dmxlib.codec import Codec, Conditioner
 from dmxlib.config import parse_config
-from dmxlib.data import VocalPairs, training_pairs
+from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.pipeline import encode_pair
 from dmxlib.reproduce import whole

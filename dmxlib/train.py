@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from dmxlib import baselines
-from dmxlib.augment import AUGMENTATIONS
 from dmxlib.codec import Codec
 from dmxlib.config import parse_config, peek
+from dmxlib.data import AUGMENTATIONS
 from dmxlib.decoded import decoded_loss, draw
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError, exit_on_input_error

@@ -11,9 +11,9 @@ from accelerate.state import AcceleratorState, GradientState
 
 from dmxlib import audio
 from dmxlib.codec import Codec
+from dmxlib.data.sets.toy import render_song
 from dmxlib.diffusion import make_scheduler
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.toy import render_song
 from dmxlib.unet import VocalUNet1D
 
 RATE, SECONDS = 44_100, 6.0

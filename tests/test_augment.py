@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from test_data import spectral_peak, tone
 
-from dmxlib import audio, augment
+from dmxlib import audio
+from dmxlib.data import augment
 from dmxlib.reproduce import seeded_generator, uniform
 
 

@@ -9,8 +9,10 @@ import pytest
 import soundfile as sf
 import torch
 
-from dmxlib import audio, data, toy
-from dmxlib.augment import AUGMENTATIONS
+from dmxlib import audio, data
+from dmxlib.data.__main__ import main
+from dmxlib.data.augment import AUGMENTATIONS
+from dmxlib.data.sets import toy
 from dmxlib.errors import InputError
 from dmxlib.reproduce import seeded_generator
 
@@ -231,7 +233,7 @@ def test_prepare_writes_each_song_once(tmp_path, quick_toy):
 
 
 def test_prepare_toy_by_command(tmp_path, quick_toy):
-    data.main(["prepare", "toy", str(tmp_path)])
+    main(["prepare", "toy", str(tmp_path)])
     track = data.load_tracks(tmp_path, "train")[3]
     vocals, accompaniment = toy.render_song(3, 20)
     assert track.rate == 44_100
@@ -265,7 +267,7 @@ def test_everything_is_free(tmp_path):
             subprocess.run(["ffmpeg", "-v", "error", "-i", stem.with_suffix(".wav"), stem], check=True)
         shutil.copy(stem, folder / f"{song}_Stem_DRUMS.m4a")
         shutil.copy(stem, folder / f"{song}_Master_mobile.m4a")
-    data.main(["prepare", "everything-is-free", str(tmp_path / "ready"), "--source", str(tmp_path / "clone")])
+    main(["prepare", "everything-is-free", str(tmp_path / "ready"), "--source", str(tmp_path / "clone")])
     assert names(data.load_tracks(tmp_path / "ready", "train")) == ["1.Hydrogen"]
     (track,) = data.load_tracks(tmp_path / "ready", "test")
     assert track.name == "6.Caesium" and track.rate == 48_000 and 0.5 <= track.frames / 48_000 < 0.55
@@ -289,13 +291,13 @@ def test_stems_are_sources_without_silence_and_ends(tmp_path):
             audio.write(stem.with_suffix(".wav"), wave, 8000)
             subprocess.run(["ffmpeg", "-v", "error", "-i", stem.with_suffix(".wav"), stem], check=True)
     arguments = ["prepare", "everything-is-free-stems", str(tmp_path / "ready"), "--source"]
-    data.main([*arguments, str(tmp_path / "clone")])
+    main([*arguments, str(tmp_path / "clone")])
     voice, drums = data.load_sources(tmp_path / "ready", "train")
     assert (voice.name, drums.name) == ("1.Hydrogen VOX LEAD", "1.Hydrogen DRUMS")
     assert voice.has_vocals and not drums.has_vocals and voice.rate == 48_000
     assert 11 < voice.frames / 48_000 < 15 and 19 < drums.frames / 48_000 < 23
     times = [path.stat().st_mtime_ns for path in (tmp_path / "ready").rglob("*.flac")]
-    data.main([*arguments, str(tmp_path / "clone")])
+    main([*arguments, str(tmp_path / "clone")])
     assert [path.stat().st_mtime_ns for path in (tmp_path / "ready").rglob("*.flac")] == times
 
 
@@ -312,7 +314,7 @@ def test_stems_are_sources_without_silence_and_ends(tmp_path):
 def test_missing_source_is_one_sentence(tmp_path, monkeypatch, arguments, word):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit:
-        data.main(["prepare", arguments[0], "ready", *arguments[1:]])
+        main(["prepare", arguments[0], "ready", *arguments[1:]])
     message = exit.value.code  # a text: Python prints it and ends with code 1
     assert message.startswith("error: ") and word in message and "\n" not in message
     assert list(tmp_path.iterdir()) == []
@@ -321,7 +323,7 @@ def test_missing_source_is_one_sentence(tmp_path, monkeypatch, arguments, word):
 @pytest.mark.parametrize("arguments", [["prepare", "musdb19", "ready"], ["prepare", "toy"], [], ["paint"]])
 def test_wrong_command_line(capsys, arguments):
     with pytest.raises(SystemExit) as exit:
-        data.main(arguments)
+        main(arguments)
     assert exit.value.code == 2 and "Traceback" not in capsys.readouterr().err
 
 

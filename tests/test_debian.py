@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from dmxlib import audio, data, debian
-from dmxlib.debian import Package
+from dmxlib import audio, data
+from dmxlib.data.__main__ import main
+from dmxlib.data.sets import debian
+from dmxlib.data.sets.debian import Package
 
 RATE = 44_100
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is on Debian alone")
@@ -193,7 +195,7 @@ def test_pieces_are_cut_out_of_the_middle(tmp_path, monkeypatch, rng):
 
 def test_no_package_at_all(archive, tmp_path):
     with pytest.raises(SystemExit) as exit:
-        data.main(["prepare", "debian", str(tmp_path / "ready")])
+        main(["prepare", "debian", str(tmp_path / "ready")])
     assert "apt-get update" in exit.value.code and "\n" not in exit.value.code
 
 

@@ -5,7 +5,7 @@ import torch
 
 from dmxlib import audio, fast_codec, metrics
 from dmxlib.codec import OFFICIAL, Codec, mid_rms
-from dmxlib.toy import render_song
+from dmxlib.data.sets.toy import render_song
 
 SIZE = {"n_filters": 4, "dimension": 16}
 GROUPS = {**SIZE, "norm": "time_group_norm"}

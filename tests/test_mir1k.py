@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from dmxlib import audio, data, mir1k
+from dmxlib import audio, data
+from dmxlib.data.__main__ import main
+from dmxlib.data.sets import mir1k
 from dmxlib.errors import InputError
 
 RATE, SECONDS = 16_000, 0.5
@@ -159,7 +161,7 @@ def test_bad_clips_are_named_and_the_others_go_on(clone, write_clip, tmp_path, c
 def test_no_clip_at_all_is_one_sentence(tmp_path):
     for source in (None, tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="clone github.com/andabi/music-source-separation"):
-            mir1k.songs(source)
+            mir1k.songs(None, source, True)
 
 
 def test_two_preparations_are_alike_and_a_song_that_is_there_stays(clone, tmp_path):
@@ -175,5 +177,5 @@ def test_two_preparations_are_alike_and_a_song_that_is_there_stays(clone, tmp_pa
 @pytest.mark.parametrize("flags,song", [([], "train/amy_9"), (["--split", "huang"], "valid/amy_9_08")])
 def test_command_line(clone, tmp_path, flags, song):
     folder = tmp_path / "songs"
-    data.main(["prepare", "mir-1k", str(folder), "--source", str(clone), *flags])
+    main(["prepare", "mir-1k", str(folder), "--source", str(clone), *flags])
     assert {path.name for path in (folder / song).iterdir()} == {"mixture.flac", "vocals.flac"}

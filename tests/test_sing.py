@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from dmxlib import audio, sing
+from dmxlib import audio
+from dmxlib.data.sets import sing
 from dmxlib.reproduce import seeded_generator
 
 pyworld = pytest.importorskip("pyworld")

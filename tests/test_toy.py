@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from dmxlib.toy import render_song
+from dmxlib.data.sets.toy import render_song
 
 RATE, SECONDS = 16000, 20
 

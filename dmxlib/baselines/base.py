@@ -13,8 +13,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.augment import AUGMENTATIONS
-from dmxlib.data import VocalPairs, training_pairs
+from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator

@@ -1,8 +1,8 @@
 """MIR-1K's published benchmark: `python -m dmxlib.studies.huang --config dmxlib/configs/huang.yaml`.
 
-Trained on two singers' 175 clips, tested on 825 clips of 17 others (`dmxlib.mir1k`, `--split huang`). Each
-clip's vocals are scored by BSS Eval 3 at 16 kHz mono. NSDR is their SDR less the mixture's; GNSDR, GSIR and
-GSAR are the means over clips, weighted by length. Written to `output_dir`:
+Trained on two singers' 175 clips, tested on 825 clips of 17 others (`dmxlib.data.sets.mir1k`, `--split
+huang`). Each clip's vocals are scored by BSS Eval 3 at 16 kHz mono. NSDR is their SDR less the mixture's;
+GNSDR, GSIR and GSAR are the means over clips, weighted by length. Written to `output_dir`:
 - scores.csv: one row a system, clip and metric (sdr, sir, sar in dB; of the mixture also the clip's seconds);
 - summary.csv, table.md, gnsdr.png: all made of scores.csv; run.json: what was run.
 A system that is in scores.csv already is left as it is.

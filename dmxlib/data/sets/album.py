@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.data import Song
+from dmxlib.data.tracks import Song
 from dmxlib.errors import InputError
 
 STEMS = "*_Stem_*_mobile.m4a"  # beside them lie a master and, in some versions, another bit rate
@@ -65,8 +65,8 @@ def stems_of(folder: Path) -> list[Stem]:
     return [Stem(path) for path in sorted(folder.glob(STEMS))]
 
 
-def songs(source: Path | None) -> list[Song]:
-    """The album: five songs train, Caesium tests."""
+def songs(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
+    """The album: five songs train, Caesium tests. Raises InputError where the source is missing."""
     return [
         Song(split, folder.name, partial(_sum_stems, folder))
         for folder, split in song_folders(source).items()
@@ -82,8 +82,8 @@ def _sum_stems(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
     return vocals, accompaniment, Stem.rate
 
 
-def write_stems(destination, source, quiet: bool = False) -> None:
-    """Write what is missing; 48 kHz, 16-bit flac.
+def stems(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
+    """Write what is missing of the stems, 48 kHz, 16-bit flac; there are no songs.
 
     Raises InputError where the source is missing.
     """
@@ -91,12 +91,13 @@ def write_stems(destination, source, quiet: bool = False) -> None:
     for folder in tqdm(folders, desc="prepare stems", unit="song", disable=quiet):
         for stem in stems_of(folder):
             kind = "voices" if stem.is_vocal else "music"
-            path = Path(destination) / "train" / kind / f"{folder.name} {stem.name}.flac"
+            path = destination / "train" / kind / f"{folder.name} {stem.name}.flac"
             if path.exists():
                 continue
             sounding = sound(stem.read()[:, : -HELD_OUT_SECONDS * stem.rate], stem.rate)
             if sounding.shape[1] >= LEAST_SECONDS * stem.rate:
                 audio.write(path, audio.stereo(sounding), stem.rate, "PCM_16")
+    return []
 
 
 def sound(wave: np.ndarray, rate: int) -> np.ndarray:

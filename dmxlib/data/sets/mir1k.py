@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from dmxlib import audio
-from dmxlib.data import Song
+from dmxlib.data.tracks import Song
 from dmxlib.errors import InputError
 
 RATE = 16_000
@@ -42,7 +42,7 @@ HUANG_SINGERS = ("abjones", "amy")
 HUANG_VALID = ("abjones_5_08", "abjones_5_09", "amy_9_08", "amy_9_09")  # their footnote
 
 
-def songs(source: Path | None, split: str = "singers") -> list[Song]:
+def songs(destination: Path, source: Path | None, quiet: bool, split: str = "singers") -> list[Song]:
     """The songs of `split`, "singers" or "huang"; clips that are missing or no good are named on stderr.
 
     Raises InputError where the source holds none.

@@ -5,12 +5,16 @@ A singer (glottal pulses through moving formants, breath, consonants, vibrato, p
 """
 
 import math
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import convolve1d
 from scipy.signal import butter, istft, oaconvolve, sosfilt, stft
 from scipy.special import diric
+
+from dmxlib.data.tracks import Song
 
 CONTROL = 200  # Hz: pitch, loudness and formants are drawn on this grid, so they are the same at every rate
 # Formants 1 to 5 of a man's a, e, i, o, u in Hz: three from Peterson and Barney (1952), two typical ones.
@@ -37,6 +41,16 @@ class Score(NamedTuple):
     pitch: np.ndarray  # (notes,) MIDI numbers
     vowels: np.ndarray  # (2, notes) rows of VOWELS at the note's start and end
     consonant: np.ndarray  # (notes,) which one comes before the note
+
+
+def songs(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
+    """Four to train on, two to test on, 20 s each."""
+    splits = ["train"] * 4 + ["test"] * 2
+    return [Song(split, f"Toy Song {seed}", partial(_load, seed)) for seed, split in enumerate(splits)]
+
+
+def _load(seed):
+    return *render_song(seed, seconds=20.0), 44_100
 
 
 def render_song(seed: int, seconds: float, rate: int = 44100) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ import soundfile as sf
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.data import SPLITS, Song, Track, load_sources
+from dmxlib.data.tracks import SPLITS, Song, Track, load_sources
 from dmxlib.errors import InputError
 from dmxlib.reproduce import choice, seeded_generator, uniform, whole
 from dmxlib.summary import markdown
@@ -131,13 +131,12 @@ EXCLUDED = """
 HIGH_PASS = scipy.signal.butter(4, 70, "highpass", fs=RATE, output="sos")  # hum and knocks lie below voices
 
 
-def songs(destination, sing: bool = False, quiet: bool = False) -> list[Song]:
+def songs(destination: Path, source: Path | None, quiet: bool, sing: bool = False) -> list[Song]:
     """Write what is missing of the sources and the tables, and return the songs to be mixed of them.
 
     A package that cannot be had is reported and the others go on. With `sing` every training voice gets a
     sung copy beside it. Raises InputError where no package can be had at all.
     """
-    destination = Path(destination)
     bar = tqdm(PACKAGES, desc="fetch packages", unit="package", disable=quiet)
     for package in bar:
         try:
@@ -152,7 +151,7 @@ def songs(destination, sing: bool = False, quiet: bool = False) -> list[Song]:
     table.to_csv(destination / "manifest.csv", index=False)
     (destination / "LICENSES.md").write_text(licences(destination, table))
     if sing:
-        from dmxlib.sing import write_sung  # pyworld is an extra
+        from dmxlib.data.sets.sing import write_sung  # pyworld is an extra
 
         write_sung(destination / "train" / "voices", quiet)
     return [song for split in SPLITS for song in mixes(destination, split)]

@@ -1,0 +1,109 @@
+"""`VocalPairs`: random training pairs of vocals and mixture. Item k is a function of (seed, epoch, k)."""
+
+import torch
+
+from dmxlib import audio
+from dmxlib.data.augment import AUGMENTATIONS, CHANGES, PITCH_SEMITONES, REMIXES, one_band, over
+from dmxlib.data.tracks import Track, training_tracks
+from dmxlib.errors import InputError
+from dmxlib.reproduce import choice, seeded_generator, uniform
+
+
+class VocalPairs(torch.utils.data.Dataset):
+    """Random excerpts as {"vocals", "mixture"}, float tensors (channels, frames) at the model's rate.
+
+    Which excerpt and which augmentation item `index` is depends on (seed, epoch, index) alone, never on the
+    worker that makes it. Of excerpts without singing 95 % are drawn again, as in the authors' sibling paper.
+    A voice alone always gets the accompaniment of another track.
+
+    Args:
+        tracks: a list, or one list for each of several data sets: each set is drawn with equal probability,
+            then one of its tracks, then an excerpt.
+        augmentations: which of AUGMENTATIONS to apply.
+
+    Raises InputError for one that is unknown.
+    """
+
+    SILENT_KEPT = 0.05
+
+    def __init__(self, tracks, length, seconds, rate, channels, seed, augmentations=AUGMENTATIONS):
+        unknown = sorted({*augmentations} - {*AUGMENTATIONS})
+        if unknown:
+            raise InputError(f"unknown augmentation {unknown[0]}; choose from {', '.join(AUGMENTATIONS)}.")
+        sets = [tracks] if isinstance(tracks[0], Track) else tracks
+        self.singers = _nonempty([track for track in tracks if track.has_vocals] for tracks in sets)
+        self.bands = _nonempty([track for track in tracks if track.has_accompaniment] for tracks in sets)
+        self.length, self.seconds, self.rate = length, seconds, rate
+        self.channels, self.seed, self.augmentations = channels, seed, augmentations
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the training loop: a new epoch draws new pairs."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        generator = seeded_generator(self.seed, self.epoch, index)
+        track, pair = self._sung(generator)
+        rates = [track.rate]
+
+        def draw():
+            band = self._draw(self.bands, generator)
+            rates.append(band.rate)
+            return self._excerpt(band, generator)
+
+        if not track.has_accompaniment:
+            pair = over(pair, draw())
+        for name, remix in REMIXES.items():
+            if name in self.augmentations:
+                pair = remix(pair, draw, generator)
+        if "one_band" in self.augmentations and min(rates) < min(max(rates), self.rate):
+            pair = one_band(pair, self.rate, min(rates))
+        for name, change in CHANGES.items():
+            if name in self.augmentations:
+                pair = change(pair, generator)
+        frames = round(self.seconds * self.rate)
+        vocals, accompaniment = (
+            audio.fit(audio.match_channels(source, self.channels), frames) for source in pair
+        )
+        return {"vocals": torch.from_numpy(vocals), "mixture": torch.from_numpy(vocals + accompaniment)}
+
+    def _sung(self, generator):
+        for _ in range(100):  # an almost silent data set still ends
+            track = self._draw(self.singers, generator)
+            pair = self._excerpt(track, generator)
+            if audio.level_dbfs(pair[0]) > audio.SILENCE_DBFS or uniform(generator, 0, 1) < self.SILENT_KEPT:
+                break
+        return track, pair
+
+    def _draw(self, sets, generator):
+        # no draw for the set where there is one only
+        return choice(sets[0] if len(sets) == 1 else choice(sets, generator), generator)
+
+    def _excerpt(self, track, generator):
+        # a raised pitch shortens the excerpt
+        margin = 2 ** (PITCH_SEMITONES / 12) if "pitch_shift" in self.augmentations else 1
+        frames = round(self.seconds * margin * track.rate)
+        start = int(uniform(generator, 0, max(1, track.frames - frames)))
+        vocals, mixture = track.vocals(start, frames), track.mixture(start, frames)
+        sources = (vocals, mixture - vocals)
+        return tuple(audio.resample(source, track.rate, self.rate) for source in sources)
+
+
+def _nonempty(lists):
+    return [items for items in lists if items]
+
+
+def training_pairs(config, seconds: float, rate: int, channels: int) -> tuple[VocalPairs, VocalPairs]:
+    """The (training, validation) pairs of a data set's training songs, whose last part is held out.
+
+    Args:
+        config: has data_root, pairs, augmentations, hold_out_seconds, validation_pairs and seed.
+        seconds, rate, channels: of an excerpt.
+    """
+    kept, held = training_tracks(config.data_root, config.hold_out_seconds)
+    excerpts = (seconds, rate, channels)
+    training = VocalPairs(kept, config.pairs, *excerpts, config.seed, config.augmentations)
+    return training, VocalPairs(held, config.validation_pairs, *excerpts, seed=1, augmentations=())

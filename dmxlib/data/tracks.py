@@ -1,0 +1,184 @@
+"""Tracks: folders in the layout of MUSDB18-HQ, `<split>/<track>/{mixture,vocals}.*`, read lazily."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from dmxlib import audio
+from dmxlib.errors import InputError
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Track:
+    """A song with its vocals, read lazily: frames `first` to `last` (None: the end) of two files.
+
+    Where both are the same file it is a voice alone; without a file of vocals it is instrumental.
+
+    Raises InputError on first use where the files differ in rate or length.
+    """
+
+    name: str
+    mixture_path: Path
+    vocals_path: Path | None
+    first: int = 0
+    last: int | None = None
+
+    @cached_property
+    def _info(self):
+        infos = []
+        for path in filter(None, (self.mixture_path, self.vocals_path)):
+            with audio.open_audio(path) as file:
+                infos.append((file.samplerate, file.frames))
+        if infos[0] != infos[-1]:
+            raise InputError(f"{self.vocals_path} differs in rate or length from {self.mixture_path.name}.")
+        return infos[0]
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate in Hz."""
+        return self._info[0]
+
+    @property
+    def frames(self) -> int:
+        """Length in frames at `rate`."""
+        return (self._info[1] if self.last is None else self.last) - self.first
+
+    @property
+    def has_vocals(self) -> bool:
+        """Whether anybody sings."""
+        return self.vocals_path is not None
+
+    @property
+    def has_accompaniment(self) -> bool:
+        """Whether there is more than the vocals."""
+        return self.vocals_path != self.mixture_path
+
+    def mixture(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        """The mixture, (2, frames) from frame `start` on."""
+        return self._read(self.mixture_path, start, frames)
+
+    def vocals(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        """The vocals, (2, frames) from frame `start` on."""
+        return self._read(self.vocals_path, start, frames)
+
+    def _read(self, path, start, frames):
+        left = max(0, self.frames - start)
+        count = left if frames is None else min(frames, left)
+        if path is None:
+            return np.zeros((2, count), np.float32)
+        return audio.read(path, self.first + start, count)[0]
+
+
+def load_tracks(root, split: str) -> list[Track]:
+    """The tracks of a prepared data set's split ("train", "test", ...), sorted by name.
+
+    MUSDB18-HQ as it is downloaded is read through `musdb`, whose "train" leaves out its own "valid" songs.
+
+    Raises InputError where there are none.
+    """
+    root = Path(root)
+    read_tracks = _musdb_tracks if split in SPLITS and is_musdb(root) else _folder_tracks
+    tracks = read_tracks(root, split)
+    if not tracks:
+        raise InputError(
+            f"{root} holds no tracks for '{split}'; expected {root}/{split}/<track>/mixture.wav and "
+            "vocals.wav (or .flac); `python -m dmxlib.data prepare --help` makes a data set ready."
+        )
+    return tracks
+
+
+def _folder_tracks(root: Path, split: str) -> list[Track]:
+    parent = root / split if (root / split).is_dir() else root
+    tracks = [folder_track(folder) for folder in sorted(parent.glob("*")) if folder.is_dir()]
+    return [track for track in tracks if track]
+
+
+def folder_track(folder: Path) -> Track | None:
+    """The track of a folder that holds mixture.* and vocals.*, or None."""
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in audio.EXTENSIONS]
+    files = {path.stem: path for path in paths}
+    if {"mixture", "vocals"} <= files.keys():
+        return Track(folder.name, files["mixture"], files["vocals"])
+
+
+def load_sources(root, split: str) -> list[Track]:
+    """The voices alone and instrumental pieces of a split, which only remixing makes songs of; maybe none."""
+    voices, music = (sorted((Path(root) / split / kind).glob("*.flac")) for kind in ("voices", "music"))
+    return [Track(path.stem, path, path) for path in voices] + [
+        Track(path.stem, path, None) for path in music
+    ]
+
+
+def is_musdb(root: Path) -> bool:
+    """Whether songs that `musdb` keeps for validation lie among the training songs, as downloaded."""
+    package = Path(importlib.util.find_spec("musdb").origin).parent
+    names = yaml.safe_load((package / "configs" / "mus.yaml").read_text())["validation_tracks"]
+    return any((root / "train" / name / "mixture.wav").is_file() for name in names)
+
+
+def _musdb_tracks(root: Path, split: str) -> list[Track]:
+    import musdb  # needs ffmpeg on the PATH already at import
+
+    subset, part = ("test", None) if split == "test" else ("train", split)
+    database = musdb.DB(root=str(root), is_wav=True, subsets=subset, split=part)
+    paths = [Path(track.path) for track in database.tracks]
+    return [Track(path.parent.name, path, path.with_name("vocals.wav")) for path in paths]
+
+
+def hold_out(tracks: list[Track], seconds: float) -> tuple[list[Track], list[Track]]:
+    """Split every track in time: (all but the last `seconds`, the last `seconds`), for validation.
+
+    Raises InputError for a track that is not longer than that.
+    """
+    for track in tracks:
+        if track.frames <= seconds * track.rate:
+            raise InputError(
+                f"{track.name} is not longer than the {seconds} s to hold out of it; hold out less."
+            )
+    cuts = [track.first + track.frames - round(seconds * track.rate) for track in tracks]
+    kept = [replace(track, last=cut) for track, cut in zip(tracks, cuts, strict=True)]
+    held = [replace(track, first=cut) for track, cut in zip(tracks, cuts, strict=True)]
+    return kept, held
+
+
+def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[list[Track]]]:
+    """What to train on and what to validate on, a list for each of the data sets `roots` (one or several).
+
+    A set is validated on its valid songs where it has any, else on the last `seconds` of each of its
+    training songs; voices and pieces that lie apart have no such ends. A set that is named twice is trained
+    on twice as often, and validated on once.
+
+    Raises InputError where nothing is left to validate on.
+    """
+    roots = [roots] if isinstance(roots, str | Path) else roots
+    parts = {str(root): _training_and_validation(Path(root), seconds) for root in roots}
+    validation = [held for _, held in parts.values() if held]
+    if not validation:
+        raise InputError(
+            f"{', '.join(parts)}: no songs to validate on; add a data set that has a valid/ folder."
+        )
+    return [parts[str(root)][0] for root in roots], validation
+
+
+def _training_and_validation(root: Path, seconds: float) -> tuple[list[Track], list[Track]]:
+    sources = load_sources(root, "train")
+    tracks = sources or load_tracks(root, "train")
+    if (root / "valid").is_dir() or is_musdb(root):
+        return tracks, load_tracks(root, "valid")
+    return (sources, []) if sources else hold_out(tracks, seconds)
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song to prepare: `load()` gives (vocals, accompaniment, rate), each source (2, frames)."""
+
+    split: str
+    name: str
+    load: Callable[[], tuple[np.ndarray, np.ndarray, int]]

@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import os
 import resource
-import shlex
 import signal
 import subprocess
 import sys
@@ -460,8 +459,7 @@ def write(table: pd.DataFrame, folder: Path, clip_seconds: float) -> None:
     text = command + "\n".join(map(three_figures, (ratios(table), table, steps)))
     (folder / "table.md").write_text(text)
     draw(table[table.part == "total"]).savefig(folder / "steps.png", dpi=110)
-    about = facts(shlex.join(["python", "-m", "dmxlib.benchmark", *sys.argv[1:]]))
-    (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+    (folder / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
     print(text)
 
 

@@ -19,7 +19,7 @@ from dmxlib.codec import Codec, Conditioner
 from dmxlib.errors import InputError
 from dmxlib.refine import wiener
 from dmxlib.unet import VocalUNet1D
-from dmxlib.weights import find, shipped
+from dmxlib.weights import find, places, shipped
 
 STEPS = 1  # of sampling; results/sampling has the scores of more
 
@@ -67,7 +67,7 @@ class VocalSeparationPipeline(DiffusionPipeline):
             raise InputError(
                 f"{name} is a file; give a folder with model_index.json, pickles are not opened."
             )
-        if not folder and Path(name).is_dir():
+        if not folder and any(place.is_dir() for place in places(name)):
             raise InputError(f"{name} holds no model_index.json; give the folder that save_pretrained wrote.")
         kwargs = {"use_safetensors": True, "low_cpu_mem_usage": False} | kwargs
         try:

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,14 +36,15 @@ def coin(generator: torch.Generator) -> bool:
     return uniform(generator, 0, 1) < 0.5
 
 
-def facts(command: str, **more) -> dict:
-    """What is kept beside every result: command, commit, machine, time, and what else there is to say."""
+def facts(command: str | None = None, **more) -> dict:
+    """What is kept beside every result: command (None: this process's own), commit, machine, time, and what
+    else there is to say."""
     return {
-        "command": command,
+        "command": command or shlex.join(["python", *sys.orig_argv[1:]]),
         "commit": git_commit(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
         **more,
     }
 

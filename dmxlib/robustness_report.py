@@ -8,7 +8,7 @@ import pandas
 
 from dmxlib import plots
 from dmxlib.errors import InputError
-from dmxlib.summary import markdown, medians
+from dmxlib.summary import frame_markdown, medians
 
 NOISE = (0.0, 1e-6, 1e-3, 0.01, 0.1, 1.0)  # Table I's
 
@@ -106,10 +106,7 @@ def report(tables: dict[str, pandas.DataFrame], facts: dict) -> str:
         "by_coding": streams.median(numeric_only=True).reset_index().set_index("coding"),
         "paper": pandas.DataFrame(PAPER, pandas.Index(NOISE, name="noise_std")).rename(columns=PLACES),
     }
-    texts = {
-        name: markdown([frame.index.name, *frame.columns], frame.rename(index=str).itertuples()).rstrip()
-        for name, frame in blocks.items()
-    }
+    texts = {name: frame_markdown(frame).rstrip() for name, frame in blocks.items()}
     return REPORT.format(**facts, **texts)
 
 

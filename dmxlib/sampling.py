@@ -27,7 +27,7 @@ from dmxlib.errors import exit_on_input_error
 from dmxlib.evaluation import Song, load_songs, silence
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
-from dmxlib.summary import markdown
+from dmxlib.summary import frame_markdown
 from dmxlib.systems import bandwidth, istft, stft
 
 METRICS = ("sdr", "si_sdr", "lsd", "mel_mae")
@@ -266,10 +266,7 @@ def draw(folder) -> list[Path]:
     command = (folder / "command.txt").read_text().strip()
     borders = pd.read_csv(folder / "seams.csv").drop(columns="track").groupby("overlap").mean()
     tables = [
-        markdown(
-            [table.index.name, *(name.replace("_", " ") for name in table)],
-            table.rename(index=str).itertuples(),
-        ).rstrip()
+        frame_markdown(table.rename(columns=lambda name: name.replace("_", " "))).rstrip()
         for table in (means(rows), borders)
     ]
     (folder / "sampling.md").write_text(REPORT.format(command, *tables))

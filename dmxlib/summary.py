@@ -27,10 +27,10 @@ def interval(values: pd.Series, songs: pd.Series | None = None, seed: int = 0) -
     """
     if len(values) < 2:
         return math.nan, math.nan
-    by_song = [group.to_numpy() for _, group in values.groupby(songs)] if songs is not None else []
-    if max(map(len, by_song), default=1) == 1 or len(by_song) < 2:
+    if songs is None or songs.nunique() in (1, len(songs)):  # one song, or one value a song
         data, statistic = values, np.median
     else:
+        by_song = [group.to_numpy() for _, group in values.groupby(songs)]
         data = range(len(by_song))
 
         def statistic(chosen):
@@ -39,6 +39,11 @@ def interval(values: pd.Series, songs: pd.Series | None = None, seed: int = 0) -
     rng = np.random.default_rng(seed)
     found = stats.bootstrap((np.asarray(data),), statistic, method="percentile", n_resamples=2000, rng=rng)
     return tuple(found.confidence_interval)
+
+
+def frame_markdown(frame: pd.DataFrame) -> str:
+    """A frame as `markdown`, its index first and as it is."""
+    return markdown([frame.index.name, *frame.columns], frame.rename(index=str).itertuples())
 
 
 def markdown(header: Iterable, lines: Iterable[Iterable]) -> str:

@@ -12,9 +12,7 @@ import json
 import math
 import os
 import pickle
-import shlex
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,11 +269,7 @@ class Run:
             with whole(log) as part:
                 part.write_text(kept)
             write_yaml(self.config, self.folder / "config.yaml")
-            about = facts(
-                shlex.join(["python", *sys.argv]),
-                device=str(self.accelerator.device),
-                processes=self.accelerator.num_processes,
-            )
+            about = facts(device=str(self.accelerator.device), processes=self.accelerator.num_processes)
             (self.folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
         if self.accelerator.log_with:
             self.accelerator.init_trackers("tensorboard")

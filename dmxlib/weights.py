@@ -5,11 +5,15 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "pretrained"
 
 
+def places(name) -> tuple[Path, Path]:
+    """Where a name is looked for: among what ships, and as a path."""
+    return FOLDER / str(name), Path(name)
+
+
 def find(name, file: str) -> Path | None:
-    """The folder of a name that ships, or else of a path, that holds `file` (config.json, model_index.json);
-    None where neither does."""
-    folders = (folder for folder in (FOLDER / str(name), Path(name)) if (folder / file).is_file())
-    return next(folders, None)
+    """The first of a name's places that holds `file` (config.json, model_index.json); None where neither
+    does."""
+    return next((folder for folder in places(name) if (folder / file).is_file()), None)
 
 
 def shipped(file: str = "model_index.json") -> list[str]:

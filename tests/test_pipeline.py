@@ -224,6 +224,10 @@ def test_unknown_name_is_refused(name):
     assert name in refused(name, "cannot be loaded")
 
 
+def test_what_ships_but_is_no_pipeline_is_told_so():
+    assert "encodec-mini holds no model_index.json" in refused("encodec-mini")
+
+
 @pytest.mark.parametrize(
     "missing",
     [

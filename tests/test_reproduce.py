@@ -26,7 +26,8 @@ def test_commit_is_of_the_package(tmp_path):
 def test_facts_of_a_result():
     about = facts("python -m dmxlib.demo", songs=3)
     assert about["command"] == "python -m dmxlib.demo" and about["songs"] == 3
-    assert about.keys() >= {"commit", "torch", "machine", "started"}
+    assert about.keys() >= {"commit", "torch", "machine", "date"}
+    assert "pytest" in facts()["command"]  # the process's own
 
 
 def test_file_appears_when_it_is_whole(tmp_path):

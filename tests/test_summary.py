@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dmxlib.summary import interval, markdown, medians
+from dmxlib.summary import frame_markdown, interval, markdown, medians
 
 
 def test_interval_is_of_the_median():
@@ -46,3 +46,5 @@ def test_medians():
 def test_markdown():
     table = markdown(["song", "SDR", "T"], [["a", 1.256, 20], ("b", math.nan, "-")])
     assert table == "| song | SDR | T |\n| --- | --- | --- |\n| a | 1.26 | 20 |\n| b | - | - |\n"
+    frame = pd.DataFrame({"SDR": [1.256, 2]}, pd.Index([1e-6, 0.1], name="noise"))
+    assert frame_markdown(frame) == markdown(["noise", "SDR"], [("1e-06", 1.256), ("0.1", 2.0)])

@@ -43,11 +43,11 @@ def prepare(name: str, destination, source=None, quiet: bool = False, **options)
     Raises InputError where the source is missing, or the set has no such option.
     """
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
-    songs = find(name)
-    unknown = sorted(options.keys() - inspect.signature(songs).parameters.keys())
+    songs_of = find(name)
+    unknown = sorted(options.keys() - inspect.signature(songs_of).parameters.keys())
     if unknown:
         raise InputError(f"{name} has no --{unknown[0]}; leave it out.")
-    songs = songs(Path(destination), source and Path(source), quiet, **options)
+    songs = songs_of(Path(destination), source and Path(source), quiet, **options)
     for song in tqdm(songs, desc=f"prepare {name}", unit="song", disable=quiet):
         folder = Path(destination) / song.split / song.name
         paths = [folder / (stem + ending) for stem in ("mixture", "vocals")]

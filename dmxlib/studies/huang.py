@@ -25,7 +25,6 @@ from dmxlib.reproduce import facts, whole
 from dmxlib.summary import markdown
 from dmxlib.systems import Options, System, make_system
 
-COMMAND = "python -m dmxlib.studies.huang --config dmxlib/configs/huang.yaml"
 GLOBAL = {"sdr": "gnsdr", "sir": "gsir", "sar": "gsar"}
 TITLES = {"gnsdr": "GNSDR (dB)", "gsir": "GSIR (dB)", "gsar": "GSAR (dB)"}
 PUBLISHED = {  # of the voice; as the last one's authors print them, whose paper has all four
@@ -75,7 +74,7 @@ def score_all(config: HuangConfig) -> None:
             rows += [(name, clip.name, metric, round(value, 3)) for metric, value in figures.items()]
         figures = {"parameters": system.parameters, "steps": system.steps}
         minutes = round((time.perf_counter() - start) / 60, 1)
-        keep(folder, rows, name, {**entry, **figures, "minutes": minutes, **facts(COMMAND)})
+        keep(folder, rows, name, {**entry, **figures, "minutes": minutes, **facts()})
 
 
 def scored_systems(folder: Path) -> list[str]:
@@ -158,7 +157,7 @@ def table(summary: pd.DataFrame, runs: dict, scores: pd.DataFrame) -> str:
             f"Voice at 0 dB, 16 kHz mono; {scores['clip'].nunique()} clips of {singers} singers, none heard "
             "in training; BSS Eval 3, means weighted by length. T: sampling steps. ◇ sees the true vocals. "
             f"Clips without a score: {missing}. Made by\n",
-            f"    {COMMAND}\n",
+            "    python -m dmxlib.studies.huang --config dmxlib/configs/huang.yaml\n",
             markdown(["trained on the 175 clips", "parameters", "T", "clips", *TITLES.values()], rows),
             "## What others published\n",
             "As handed on with the last of them, whose paper compares all four. One thing was checked: the "

@@ -18,15 +18,18 @@ from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
 from dmxlib.trainer import TrainerConfig
+from dmxlib.weights import find
 
 PREVIEW_STEPS = 20  # of the separation drawn during training
 
 
 @dataclass
 class BaselineConfig(TrainerConfig):
-    """The loop's settings and the data's. A system adds its `Model`'s arguments, under the same names."""
+    """The loop's settings and the data's. A system adds its `Model`'s arguments, under the same names; they do
+    not count where `pretrained_model_name_or_path` names weights to go on from."""
 
     system: str = ""
+    pretrained_model_name_or_path: str | None = None
     data_root: str | list = "data/toy"
     pairs: int = 1024
     augmentations: list = field(default_factory=lambda: list(AUGMENTATIONS))
@@ -168,11 +171,16 @@ def new_model(model_class: type[Baseline], config: BaselineConfig) -> Baseline:
 def make_training(
     model_class: type[Baseline], config: BaselineConfig, device
 ) -> tuple[TrainStep, VocalPairs]:
-    """What `dmxlib.trainer.train` takes: the step of a new system, and its training pairs."""
-    model = new_model(model_class, config)
+    """What `dmxlib.trainer.train` takes: the step of a new or a saved system, and its training pairs."""
+    saved = config.pretrained_model_name_or_path
+    if saved:
+        model = model_class.from_pretrained(find(saved, "config.json") or saved)
+    else:
+        model = new_model(model_class, config)
     rate = model.config.sampling_rate
     excerpt = (model.config.chunk_samples / rate, rate, model.config.channels)
     training, validation = training_pairs(config, *excerpt)
-    first = [training[index] for index in range(min(config.train_batch_size, len(training)))]
-    model.initialize(*sources(torch.utils.data.default_collate(first)))
+    if not saved:
+        first = [training[index] for index in range(min(config.train_batch_size, len(training)))]
+        model.initialize(*sources(torch.utils.data.default_collate(first)))
     return TrainStep(model.to(device), validation), training

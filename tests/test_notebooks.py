@@ -10,7 +10,7 @@ import pytest
 from dmxlib import notebooks
 from dmxlib.config import read_yaml, write_yaml
 from dmxlib.errors import InputError
-from dmxlib.train import TrainConfig
+from dmxlib.training.separator import TrainConfig
 
 SOURCES = sorted(notebooks.SOURCES.glob("*.ipynb"))
 SHIPPED = read_yaml(notebooks.SOURCES / "parameters.yaml")

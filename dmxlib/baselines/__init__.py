@@ -21,7 +21,7 @@ TRAINED = {
     "msdm": "dmxlib.baselines.msdm",
     "instglow": "dmxlib.baselines.instglow",
 }
-SYSTEMS = {"irm": "dmxlib.baselines.irm", **TRAINED}
+SYSTEMS = {"irm": "dmxlib.evaluation.irm", **TRAINED}
 
 
 def load(name: str):

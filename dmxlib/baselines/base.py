@@ -17,7 +17,7 @@ from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
-from dmxlib.trainer import TrainerConfig
+from dmxlib.training.loop import TrainerConfig
 from dmxlib.weights import find
 
 PREVIEW_STEPS = 20  # of the separation drawn during training
@@ -25,8 +25,8 @@ PREVIEW_STEPS = 20  # of the separation drawn during training
 
 @dataclass
 class BaselineConfig(TrainerConfig):
-    """The loop's settings and the data's. A system adds its `Model`'s arguments, under the same names; they do
-    not count where `pretrained_model_name_or_path` names weights to go on from."""
+    """The loop's settings and the data's. A system adds its `Model`'s arguments, under the same names. They
+    do not count where `pretrained_model_name_or_path` names weights to go on from."""
 
     system: str = ""
     pretrained_model_name_or_path: str | None = None
@@ -125,7 +125,7 @@ class Baseline(ModelMixin, ConfigMixin):
 
 
 class TrainStep(torch.nn.Module):
-    """A system with its loss on {"vocals", "mixture"} waves, for `dmxlib.trainer.train`.
+    """A system with its loss on {"vocals", "mixture"} waves, for `dmxlib.training.loop.train`.
 
     Args:
         validation: a dataset of fixed pairs, as the training one's.
@@ -171,7 +171,7 @@ def new_model(model_class: type[Baseline], config: BaselineConfig) -> Baseline:
 def make_training(
     model_class: type[Baseline], config: BaselineConfig, device
 ) -> tuple[TrainStep, VocalPairs]:
-    """What `dmxlib.trainer.train` takes: the step of a new or a saved system, and its training pairs."""
+    """What `dmxlib.training.loop.train` takes: a new or a saved system's step, and its training pairs."""
     saved = config.pretrained_model_name_or_path
     if saved:
         model = model_class.from_pretrained(find(saved, "config.json") or saved)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dmxlib import audio, metrics
 from dmxlib.data import Track, load_tracks
 from dmxlib.errors import InputError
-from dmxlib.evaluation import SUNG_DBFS, SUNG_FRAME_SECONDS, above
+from dmxlib.evaluation.scoring import SUNG_DBFS, SUNG_FRAME_SECONDS, above
 from dmxlib.reproduce import whole
 
 RATE = 44_100  # Hz, of every sample of every test: webMUSHRA wants one rate

@@ -19,11 +19,11 @@ from tqdm import tqdm
 from dmxlib.config import parse_config
 from dmxlib.data import Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.evaluation.systems import Options, System, make_system
+from dmxlib.evaluation.tables import millions
 from dmxlib.metrics import bss_eval_sources
-from dmxlib.report import millions
 from dmxlib.reproduce import facts, whole
 from dmxlib.summary import markdown
-from dmxlib.systems import Options, System, make_system
 
 GLOBAL = {"sdr": "gnsdr", "sir": "gsir", "sar": "gsar"}
 TITLES = {"gnsdr": "GNSDR (dB)", "gsir": "GSIR (dB)", "gsar": "GSAR (dB)"}
@@ -38,8 +38,8 @@ PUBLISHED = {  # of the voice; as the last one's authors print them, whose paper
 @dataclass
 class HuangConfig:
     """What is scored: `systems` has a row's name, and for each its `title`, its `system` of
-    `dmxlib.systems`, and where it has any the `model`, a folder, and the number of `steps`; with `every` 5 a
-    slow one is scored on each fifth clip."""
+    `dmxlib.evaluation.systems`, and where it has any the `model`, a folder, and the number of `steps`; with
+    `every` 5 a slow one is scored on each fifth clip."""
 
     data_root: str = "data/mir-1k-huang"
     output_dir: str = "results/mir-1k/huang"

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from dmxlib import ablation
+from dmxlib.studies import ablation
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import torch
 from dmxlib.diffusion import amplitudes, predict
 from dmxlib.errors import InputError
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.train import TrainConfig, TrainStep, make_parts
+from dmxlib.training.separator import TrainConfig, TrainStep, make_parts
 
 METHODS = ("segments", "consistency", "data")
 
@@ -96,6 +96,6 @@ def ddim_step(unet, z, t, end, condition):
 
 
 def make_training(config: DistillConfig, device):
-    """What `dmxlib.trainer.train` takes."""
+    """What `dmxlib.training.loop.train` takes."""
     pipeline, training, validation = make_parts(config, device)
     return DistillStep(pipeline, validation, config), training

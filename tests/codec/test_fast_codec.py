@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from dmxlib import audio, fast_codec, metrics
+from dmxlib import audio, metrics
 from dmxlib.codec import OFFICIAL, Codec, mid_rms
+from dmxlib.codec import fast as fast_codec
 from dmxlib.data.sets.toy import render_song
 
 SIZE = {"n_filters": 4, "dimension": 16}

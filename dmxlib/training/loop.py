@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from dmxlib.config import write_yaml
 from dmxlib.errors import InputError
-from dmxlib.muon import Muon
 from dmxlib.reproduce import facts, seeded_generator, whole
+from dmxlib.training.muon import Muon
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 150, a diverged model all

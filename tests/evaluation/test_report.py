@@ -8,9 +8,10 @@ import pytest
 
 from dmxlib import report
 from dmxlib.errors import InputError
-from dmxlib.evaluation import COLUMNS
+from dmxlib.evaluation import tables
+from dmxlib.evaluation.scoring import COLUMNS
 
-METRICS = [*report.PAPERS_METRICS, *(f"{name}_to_bandwidth" for name in report.PAPERS_METRICS), "sdr", "sir",
+METRICS = [*tables.PAPERS_METRICS, *(f"{name}_to_bandwidth" for name in tables.PAPERS_METRICS), "sdr", "sir",
            "lsd_0_250", "lsd_8000_16000"]  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def lines(text, start):
 
 
 def test_table2_has_each_systems_medians_and_facts(scores):
-    ours, paper = report.table2(scores).split("## The paper's")
+    ours, paper = tables.table2(scores).split("## The paper's")
     irm, ldm = lines(ours, "| IRM")[0], lines(ours, "| LDM-dmx, shipped |")[0]
     assert irm[:6] == ["IRM ◇", "no", "-", "-", "0.50 ± 0.01", "3 (1 to 6)"]
     assert ldm[:5] == ["LDM-dmx, shipped", "yes", "9.9 M", "20", "3.00 ± 0.25"]
@@ -62,7 +63,7 @@ def test_table2_has_each_systems_medians_and_facts(scores):
 
 
 def test_table2_says_what_is_missing_and_what_was_dropped(scores):
-    text = report.table2(scores)
+    text = tables.table2(scores)
     assert "Not scored: mixture, best-gain, equalizer, repet, codec-ceiling, instglow" in text
     assert "- LDM-dmx, shipped: 5 of 5 in sir: no reason." in text
     assert "- LDM-dmx, shipped: 2 of 5 in log_f0_rmse: no reason." in text
@@ -72,7 +73,7 @@ def test_table2_says_what_is_missing_and_what_was_dropped(scores):
 
 
 def test_steps_are_a_table_in_order(scores):
-    by_steps = report.table2(scores).partition("By the number")[2].partition("## The paper's")[0]
+    by_steps = tables.table2(scores).partition("By the number")[2].partition("## The paper's")[0]
     assert [line[:4] for line in lines(by_steps, "| LDM")] == [
         ["LDM-dmx, shipped", "4", "0.5", "4"],
         ["LDM-dmx, shipped", "10", "1.25", "10"],
@@ -81,12 +82,12 @@ def test_steps_are_a_table_in_order(scores):
 
 
 def test_figures_show_ours_and_the_papers_apart(scores):
-    figure = report.table2_figure(scores)
+    figure = tables.table2_figure(scores)
     top, bottom = figure.axes[: len(figure.axes) // 2], figure.axes[len(figure.axes) // 2 :]
     assert [label.get_text() for label in top[0].get_yticklabels()] == ["IRM ◇", "LDM-dmx, shipped"]
     assert list(top[0].lines[0].get_xdata()) == [3, 3]
-    assert list(bottom[0].lines[0].get_xdata()) == list(report.PAPER.lsd)
-    speed = report.speed_figure(scores)
+    assert list(bottom[0].lines[0].get_xdata()) == list(tables.PAPER.lsd)
+    speed = tables.speed_figure(scores)
     names = [[text.get_text() for text in axes.get_legend().texts] for axes in speed.axes[:2]]
     assert names == [
         ["LDM-dmx, shipped"],
@@ -112,4 +113,4 @@ def test_all_is_redrawn_by_one_command(scores, tmp_path, monkeypatch, capsys):
 
 def test_no_scores(tmp_path):
     with pytest.raises(InputError, match="holds no scores"):
-        report.table2(tmp_path)
+        tables.table2(tmp_path)

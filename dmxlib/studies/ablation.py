@@ -1,4 +1,4 @@
-"""Compare trainings: `python -m dmxlib.ablation FILE` runs the variants of a YAML file, a row of a CSV each.
+"""Compare trainings: `python -m dmxlib.studies.ablation FILE` trains a YAML file's variants.
 
 The file names the command that trains, its config, what all variants share and what each one changes:
 
@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> None:
 def main(argv=None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m dmxlib.ablation",
+        prog="python -m dmxlib.studies.ablation",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

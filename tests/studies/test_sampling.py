@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from dmxlib import sampling
 from dmxlib.data import load_tracks
 from dmxlib.pipeline import SeparationOutput, VocalSeparationPipeline
 from dmxlib.refine import wiener
+from dmxlib.studies import sampling
 
 
 @pytest.fixture(scope="module")

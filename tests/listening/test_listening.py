@@ -27,7 +27,7 @@ from scipy.signal import butter, correlate, sosfilt
 from dmxlib import audio, metrics
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
-from dmxlib.evaluation import above
+from dmxlib.evaluation.scoring import above
 from dmxlib.listening import __main__ as command
 from dmxlib.listening import analyse, make, results
 

@@ -1,4 +1,4 @@
-"""How long everything takes: `python -m dmxlib.benchmark` writes results/benchmark/ and prints its table.
+"""How long everything takes: `python -m dmxlib.studies.benchmark` writes results/benchmark/.
 
 - benchmark.csv: one row a measurement. Separation is of a 12-s stereo clip at 44.1 kHz, resampling, padding
   and refinement included; an iterative baseline's time is that of its first step and of each further one
@@ -36,18 +36,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import dmxlib.pipeline
-from dmxlib import audio, baselines, fast_codec, plots, separate
+from dmxlib import audio, baselines, plots, separate
 from dmxlib.baselines.base import Baseline, new_model
 from dmxlib.codec import OFFICIAL, Codec
+from dmxlib.codec import fast as fast_codec
 from dmxlib.config import from_values, read_yaml
 from dmxlib.errors import exit_on_input_error
 from dmxlib.latents import encode_batch
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import facts, seeded_generator
 from dmxlib.summary import markdown
-from dmxlib.train import TrainConfig, TrainStep, new_pipeline
+from dmxlib.training.separator import TrainConfig, TrainStep, new_pipeline
 
-CONFIGS, RATE = Path(__file__).parent / "configs", 44_100
+CONFIGS, RATE = Path(__file__).parents[1] / "configs", 44_100
 LIMIT_SECONDS = 600  # of a case, which compiling can exceed
 STEPS = (1, 2, 4, 10, 20, 50)
 
@@ -455,7 +456,7 @@ def write(table: pd.DataFrame, folder: Path, clip_seconds: float) -> None:
     """The files that the docstring names, table.md, steps.png and run.json."""
     steps = codec_steps(table, clip_seconds)
     steps.to_csv(folder / "codec_steps.csv", index=False)
-    command = f"`python -m dmxlib.benchmark`, {torch.get_num_threads()} threads\n\n"
+    command = f"`python -m dmxlib.studies.benchmark`, {torch.get_num_threads()} threads\n\n"
     text = command + "\n".join(map(three_figures, (ratios(table), table, steps)))
     (folder / "table.md").write_text(text)
     draw(table[table.part == "total"]).savefig(folder / "steps.png", dpi=110)
@@ -481,7 +482,7 @@ def draw(totals: pd.DataFrame):
 def main(argv=None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m dmxlib.benchmark", description="Time everything; see results/README.md."
+        prog="python -m dmxlib.studies.benchmark", description="Time everything; see results/README.md."
     )
     parser.add_argument("--output_dir", default="results/benchmark", help="folder to write to")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls, after one that is not counted")

@@ -11,13 +11,15 @@ import pytest
 import torch
 from conftest import reset_accelerate
 
-from dmxlib import baselines, evaluation, metrics, systems, weights
+from dmxlib import baselines, metrics, weights
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
-from dmxlib.evaluation import silence
+from dmxlib.evaluation import __main__ as command
+from dmxlib.evaluation import scoring, systems
+from dmxlib.evaluation.scoring import silence
+from dmxlib.evaluation.systems import Options, make_system
 from dmxlib.pipeline import STEPS, VocalSeparationPipeline
 from dmxlib.refine import wiener
-from dmxlib.systems import Options, make_system
 
 RATE = 8000
 
@@ -63,20 +65,20 @@ def scored(toy_root, model_folder, tiny_codec, tmp_path_factory):
     """The folder of the command's scores on the 1.2 s of the toy test song with most voice."""
     folder = tmp_path_factory.mktemp("scores")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "sung_excerpts", loudest)
-        patch.setattr(evaluation, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
-        patch.setattr(evaluation, "CLIP_SECONDS", 1)
+        patch.setattr(scoring, "sung_excerpts", loudest)
+        patch.setattr(scoring, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
+        patch.setattr(scoring, "CLIP_SECONDS", 1)
         call([*REFERENCES, "ldm-dmx", "ldm-dmx-refined", "codec-ceiling"], toy_root, folder, model_folder)
     return folder
 
 
 def loudest(track, vocals):
-    return [max(evaluation.excerpts(track, 1.2), key=lambda excerpt: np.abs(vocals[:, excerpt]).mean())]
+    return [max(scoring.excerpts(track, 1.2), key=lambda excerpt: np.abs(vocals[:, excerpt]).mean())]
 
 
 def call(systems, data, out, model, *flags):
     values = {"data": data, "out": out, "model": model, "steps": 1}
-    evaluation.main([*systems, *(f"--{key}={value}" for key, value in values.items()), *flags])
+    command.main([*systems, *(f"--{key}={value}" for key, value in values.items()), *flags])
 
 
 def rows_of(folder, system):
@@ -129,8 +131,8 @@ def test_a_systems_own_bandwidth_is_what_its_codec_gives(scored):
 def test_scored_songs_are_not_scored_again(scored, toy_root, model_folder, tmp_path, monkeypatch):
     shutil.copytree(scored, tmp_path / "scores")
     before = (tmp_path / "scores" / "mixture.csv").read_bytes()
-    monkeypatch.setattr(evaluation.Song, "score", None)
-    monkeypatch.setattr(evaluation, "CLIP_SECONDS", 1)
+    monkeypatch.setattr(scoring.Song, "score", None)
+    monkeypatch.setattr(scoring, "CLIP_SECONDS", 1)
     call(["mixture"], toy_root, tmp_path / "scores", model_folder)
     assert (tmp_path / "scores" / "mixture.csv").read_bytes() == before
     with pytest.raises(SystemExit, match="^error: .*mixture.csv was made with other settings"):
@@ -151,13 +153,13 @@ def test_scored_songs_are_not_scored_again(scored, toy_root, model_folder, tmp_p
     ],
 )
 def test_excerpts_are_spread_evenly(count, most, expected):
-    assert evaluation.spread(list(range(count)), most) == expected
+    assert scoring.spread(list(range(count)), most) == expected
 
 
 def test_no_number_of_excerpts_is_spread_unevenly():
     for count in range(1, 30):
         for most in range(1, count + 1):
-            chosen = evaluation.spread(list(range(count)), most)
+            chosen = scoring.spread(list(range(count)), most)
             gaps = np.diff(chosen)
             assert len(chosen) == most and (most == 1 or (gaps.min() >= 1 and np.ptp(gaps) <= 1))
             assert abs(chosen[0] - (count - 1 - chosen[-1])) <= 1  # no end is favoured
@@ -165,9 +167,9 @@ def test_no_number_of_excerpts_is_spread_unevenly():
 
 def test_so_many_excerpts_of_each_song_are_scored(toy_root, tmp_path, monkeypatch):
     places = [slice(start, start + 44_100) for start in range(0, 4 * 44_100, 44_100)]
-    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: places)
-    monkeypatch.setattr(evaluation, "score", lambda excerpt, *_: {"sdr": excerpt.start})
-    monkeypatch.setattr(evaluation, "seconds_per_clip", lambda *_: {})
+    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: places)
+    monkeypatch.setattr(scoring, "score", lambda excerpt, *_: {"sdr": excerpt.start})
+    monkeypatch.setattr(command, "seconds_per_clip", lambda *_: {})
     call(["mixture"], toy_root, tmp_path / "all", None)
     call(["mixture"], toy_root, tmp_path / "two", None, "--excerpts=2")
     starts = {
@@ -181,21 +183,21 @@ def test_so_many_excerpts_of_each_song_are_scored(toy_root, tmp_path, monkeypatc
 
 
 def test_estimates_are_kept(toy_root, model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
-    monkeypatch.setattr(evaluation, "CLIP_SECONDS", 1)
+    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [])
+    monkeypatch.setattr(scoring, "CLIP_SECONDS", 1)
     call(["irm"], toy_root, tmp_path / "scores", model_folder, f"--keep={tmp_path / 'kept'}")
     track = load_tracks(toy_root, "test")[0]
     vocals, rest = (
-        evaluation.audio.read(tmp_path / "kept" / "irm" / track.name / f"{stem}.wav")[0]
+        scoring.audio.read(tmp_path / "kept" / "irm" / track.name / f"{stem}.wav")[0]
         for stem in ("vocals", "accompaniment")
     )
     np.testing.assert_allclose(vocals + rest, track.mixture(), atol=1e-6)
 
 
 def test_no_score_is_dropped_without_a_reason(made, tiny_codec, monkeypatch):
-    monkeypatch.setattr(evaluation, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
-    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [slice(0, RATE), slice(5 * RATE, 6 * RATE)])
-    song, system = evaluation.Song(made), systems.System(None)
+    monkeypatch.setattr(scoring, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
+    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [slice(0, RATE), slice(5 * RATE, 6 * RATE)])
+    song, system = scoring.Song(made), systems.System(None)
 
     def reasons(estimate):
         rows = song.score("made", system, estimate)
@@ -220,15 +222,15 @@ def test_many_steps_are_timed_by_the_step(made, monkeypatch):
         calls.append(steps)
         clock[0] += 2 + steps
 
-    monkeypatch.setattr(evaluation, "replace", lambda track, **_: track)
-    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(scoring, "replace", lambda track, **_: track)
+    monkeypatch.setattr(scoring.time, "perf_counter", lambda: clock[0])
     made.first = 0
-    facts = evaluation.seconds_per_clip(systems.System(separate, steps=150), made)
+    facts = scoring.seconds_per_clip(systems.System(separate, steps=150), made)
     assert facts == {
         "seconds_per_clip": 152, "seconds_std": 0, "seconds_per_step": 1, "seconds_of_one_full_run": 152,
     }  # fmt: skip
     assert calls.count(150) == 1
-    assert evaluation.seconds_per_clip(systems.System(partial(separate, steps=3)), made) == {
+    assert scoring.seconds_per_clip(systems.System(partial(separate, steps=3)), made) == {
         "seconds_per_clip": 5, "seconds_std": 0,
     }  # fmt: skip
 
@@ -279,26 +281,26 @@ def separated(shipped_instglow, monkeypatch):
 
 
 def test_what_is_refined_is_separated_once(separated, toy_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
-    monkeypatch.setattr(evaluation, "seconds_per_clip", lambda *_: {})
+    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [])
+    monkeypatch.setattr(command, "seconds_per_clip", lambda *_: {})
     flags = [f"--data={toy_root}", f"--out={tmp_path / 'scores'}"]
-    evaluation.main(["instglow", "instglow-refined", *flags])
+    command.main(["instglow", "instglow-refined", *flags])
     assert separated == [False]
     usdr = {name: rows_of(tmp_path / "scores", name) for name in ("instglow", "instglow-refined")}
     (track,) = load_tracks(toy_root, "test")
     estimate = make_system("instglow-refined", Options()).separate(track)
-    expected = evaluation.Song(track).score("x", systems.System(None), estimate)
+    expected = scoring.Song(track).score("x", systems.System(None), estimate)
     assert [float(row["value"]) for row in usdr["instglow-refined"]] == [row["value"] for row in expected]
     assert usdr["instglow"] != usdr["instglow-refined"] and separated == [False] * 2
 
 
 def test_mixed_precision_is_that_of_accelerate(separated, toy_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
+    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [])
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     flags = ["instglow", f"--data={toy_root}", f"--out={tmp_path}"]
     reset_accelerate()
     try:
-        evaluation.main(flags)
+        command.main(flags)
     finally:
         reset_accelerate()
     assert separated[0] and not any(separated[1:]) and len(separated) > 1  # what is timed is not
@@ -309,7 +311,7 @@ def test_mixed_precision_is_that_of_accelerate(separated, toy_root, tmp_path, mo
     )
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
     with pytest.raises(SystemExit, match="^error: .*instglow.csv was made with other settings"):
-        evaluation.main(flags)
+        command.main(flags)
     reset_accelerate()
 
 
@@ -345,8 +347,8 @@ def test_a_baseline_is_loaded_from_a_folder_of_its_own(shipped_instglow, made, t
 
 
 def test_the_command_takes_a_baselines_folder(toy_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [])
-    monkeypatch.setattr(evaluation, "seconds_per_clip", lambda *_: {})
+    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [])
+    monkeypatch.setattr(command, "seconds_per_clip", lambda *_: {})
     model = tiny_bsrnn(tmp_path / "own", sampling_rate=16_000, channels=1)
     call(["bsrnn"], toy_root, tmp_path / "scores", tmp_path / "own")
     facts = json.loads((tmp_path / "scores" / "bsrnn.json").read_text())
@@ -376,7 +378,7 @@ def test_a_baseline_without_weights_says_what_to_do(shipped_instglow, name):
 def test_bad_calls_are_told_in_one_sentence(toy_root, tmp_path, flags, message):
     data = [] if "--data" in flags[-1] else [f"--data={toy_root}"]
     with pytest.raises(SystemExit, match=f"^error: {message}"):
-        evaluation.main([*data, f"--out={tmp_path}", *flags])
+        command.main([*data, f"--out={tmp_path}", *flags])
 
 
 def test_best_gain_is_the_least_squares_one(made):
@@ -427,19 +429,19 @@ def test_codec_ceiling_is_the_voice_at_its_level(toy_root, model_folder, rule):
 
 
 def test_held_out_ends_are_scored_and_not_learned_from(toy_root):
-    training, songs = evaluation.load_songs(toy_root, "test", 2.0)
+    training, songs = scoring.load_songs(toy_root, "test", 2.0)
     assert [song.name for song in songs] == [song.name for song in training]
     for song, kept in zip(songs, training, strict=True):
         assert song.frames == 2 * song.rate and song.first == kept.last
-    learned, tested = evaluation.load_songs(toy_root, "test", 0)
+    learned, tested = scoring.load_songs(toy_root, "test", 0)
     assert not {song.name for song in tested} & {song.name for song in songs}
-    assert evaluation.load_songs(toy_root, "train", 0) == (learned, learned)
+    assert scoring.load_songs(toy_root, "train", 0) == (learned, learned)
 
 
 def test_a_difference_between_the_channels_is_not_scored(made, tiny_codec, monkeypatch):
-    monkeypatch.setattr(evaluation, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
-    monkeypatch.setattr(evaluation, "sung_excerpts", lambda *_: [slice(0, RATE)])
+    monkeypatch.setattr(scoring, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
+    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [slice(0, RATE)])
     side = np.stack([made.rest[0], -made.rest[0]])
-    rows = evaluation.Song(made).score("made", systems.System(None), made.voice + side)
+    rows = scoring.Song(made).score("made", systems.System(None), made.voice + side)
     figures = {row["metric"]: row["value"] for row in rows if row["excerpt"] == 0}
     assert figures["sdr"] > 60 and figures["lsd"] < 0.1

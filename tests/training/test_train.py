@@ -20,16 +20,19 @@ from conftest import reset_accelerate
 from PIL import Image
 from safetensors.torch import load_file
 
-from dmxlib import distill, train, train_codec, trainer
+from dmxlib import train, train_codec
 from dmxlib.config import parse_config
-from dmxlib.decoded import decoded_loss
-from dmxlib.distill import DistillConfig, DistillStep
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
-from dmxlib.train import TrainConfig, TrainStep, make_pipeline
+from dmxlib.studies import few_steps
+from dmxlib.studies.few_steps import DistillConfig, DistillStep
+from dmxlib.training import codec as codec_training
+from dmxlib.training import loop, separator
+from dmxlib.training.decoded import decoded_loss
+from dmxlib.training.separator import TrainConfig, TrainStep, make_pipeline
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = {
     "chunk_frames": 64,
     "level_channels": "[16, 16, 16]",
@@ -71,14 +74,14 @@ def flags(cache):
     return make
 
 
-def run(flags, module=train, pictures=False):
+def run(flags, command=train, pictures=False):
     """A command in this process; without the pictures, each of which takes a second."""
     reset_accelerate()
     with pytest.MonkeyPatch.context() as patch:
-        if not pictures:
+        for module in () if pictures else (separator, codec_training):
             patch.setattr(module, "save_spectrograms", lambda *_: None)
         try:
-            module.main(flags)
+            command.main(flags)
         finally:
             reset_accelerate()
 
@@ -156,7 +159,7 @@ def test_saved_system_keeps_its_own_chunk_length(stage2):
 
 
 def test_averages_are_what_is_saved(stage1):
-    averages = load_file(stage1 / "checkpoint-4" / trainer.AVERAGES)
+    averages = load_file(stage1 / "checkpoint-4" / loop.AVERAGES)
     last = load_file(stage1 / "checkpoint-4" / "model.safetensors")
     names = [key for key in last if not key.endswith("time_proj.weight")]
     saved = {f"unet.{key}": value for key, value in parts(stage1)["unet"].items()}
@@ -193,7 +196,7 @@ def test_frozen_conditioner_is_the_one_that_ships(cache, stage1, tiny_codec):
         next(pipeline.conditioner.parameters()).mul_(2)
     config = TrainConfig(latent_cache=cache.output_dir, pretrained_model_name_or_path=str(stage1 / "model"))
     config.chunk_frames = pipeline.config.chunk_frames
-    cached, _ = train.make_datasets(config, pipeline)
+    cached, _ = separator.make_datasets(config, pipeline)
     raw, _ = pairs_of(cache, tiny_codec)
     step = TrainStep(pipeline, False, [])
     for item in (cached[0], raw[0]):
@@ -207,10 +210,10 @@ def test_frozen_conditioner_is_the_one_that_ships(cache, stage1, tiny_codec):
 def test_stage_1_goes_on_from_cached_conditions(cache, stage1):
     """A frozen conditioner that is still the codec's encoder need not encode a mixture anew at each step."""
     config = TrainConfig(latent_cache=cache.output_dir, pretrained_model_name_or_path=str(stage1 / "model"))
-    _, training, _ = train.make_parts(config, "cpu")
+    _, training, _ = separator.make_parts(config, "cpu")
     assert set(training[0]) == {"latents", "condition"}
     config.train_conditioner = True
-    _, training, _ = train.make_parts(config, "cpu")
+    _, training, _ = separator.make_parts(config, "cpu")
     assert set(training[0]) == {"latents", "mixture"}
 
 
@@ -227,7 +230,7 @@ def test_command_runs_on_raw_audio(flags, cache, stage1, tmp_path, stage):
 
 def test_stage_3_learns_from_what_is_heard(cache, stage1):
     """Gradients reach the U-Net, and the conditioner where asked, through the decoder, which is frozen."""
-    training, _ = pairs_of(cache, train.Codec.load(cache.codec))
+    training, _ = pairs_of(cache, separator.Codec.load(cache.codec))
     batch = torch.utils.data.default_collate([training[0], training[1]])
     for train_conditioner in (False, True):
         pipeline = VocalSeparationPipeline.from_pretrained(stage1 / "model")
@@ -289,7 +292,7 @@ def test_codec_is_no_part_of_the_trained_module(cache):
 
 def test_validation_is_repeatable(cache, tmp_path, monkeypatch):
     step = make_step(cache, False)
-    monkeypatch.setattr(train, "save_spectrograms", lambda *_: None)
+    monkeypatch.setattr(separator, "save_spectrograms", lambda *_: None)
     with torch.no_grad():
         figures = [step.validate(tmp_path) for _ in range(2)]
     assert figures[0] == figures[1] and np.isfinite(figures[0]["loss"])
@@ -312,16 +315,16 @@ def student_loss(step, cache):
 def test_ddim_steps_of_any_length_agree_where_v_is_exact():
     """Of data that are one point the exact v is known, and every path is straight."""
     (point, noise), t = torch.randn(2, 3, 4, 8, generator=seeded_generator(0)), torch.tensor([1.0, 0.7, 0.4])
-    (alpha, sigma), (alpha_end, sigma_end) = distill.amplitudes(t), distill.amplitudes(t / 2)
+    (alpha, sigma), (alpha_end, sigma_end) = few_steps.amplitudes(t), few_steps.amplitudes(t / 2)
 
     def unet(z, timestep, condition):
-        alpha, sigma = distill.amplitudes((timestep + 1) / 1000)
+        alpha, sigma = few_steps.amplitudes((timestep + 1) / 1000)
         return SimpleNamespace(sample=(alpha * z - point) / sigma)
 
     start = alpha * point + sigma * noise
-    end = distill.ddim_step(unet, start, t, t / 2, None)
+    end = few_steps.ddim_step(unet, start, t, t / 2, None)
     torch.testing.assert_close(end, alpha_end * point + sigma_end * noise)
-    torch.testing.assert_close(distill.ddim_step(unet, end, t / 2, 0 * t, None), point)
+    torch.testing.assert_close(few_steps.ddim_step(unet, end, t / 2, 0 * t, None), point)
 
 
 def test_student_has_nothing_to_learn_from_a_teacher_of_its_own_steps(cache, stage1):
@@ -330,7 +333,7 @@ def test_student_has_nothing_to_learn_from_a_teacher_of_its_own_steps(cache, sta
     assert student_loss(make_student(cache, stage1, teacher_steps=4, method="consistency"), cache) > 1e-5
 
 
-@pytest.mark.parametrize("method", distill.METHODS)
+@pytest.mark.parametrize("method", few_steps.METHODS)
 def test_student_learns_where_its_teacher_goes(cache, stage1, method):
     step = make_student(cache, stage1, teacher_steps=4, method=method)
     (teacher,) = step._teacher
@@ -403,15 +406,15 @@ def test_pickle_as_a_checkpoint_is_refused(flags, evil, tmp_path, key):
 
 
 def test_diverged_run_stops_with_one_sentence(flags, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "MAX_SKIPPED", 3)
-    good, calls = train.v_loss, []
+    monkeypatch.setattr(loop, "MAX_SKIPPED", 3)
+    good, calls = separator.v_loss, []
 
     def bad(*arguments):
         calls.append(1)
         loss = good(*arguments)
         return loss * float("nan") if 2 < len(calls) < 4 or len(calls) > 5 else loss
 
-    monkeypatch.setattr(train, "v_loss", bad)
+    monkeypatch.setattr(separator, "v_loss", bad)
     with pytest.raises(SystemExit, match="^error: 3 steps in a row"):
         run(flags(tmp_path / "run", max_train_steps=20, checkpointing_steps=1))
     saved = load_file(tmp_path / "run" / "checkpoint-6" / "model.safetensors")
@@ -451,16 +454,16 @@ def test_kill_and_resume_is_the_unbroken_run(flags, tmp_path):
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     run(flags(unbroken, **settings))
     kill_after(moments.randint(8, 14), start_command(flags(killed, **settings)), killed)
-    newest = trainer.complete_checkpoints(killed)[-1]
+    newest = loop.complete_checkpoints(killed)[-1]
     half = killed / f"checkpoint-{int(newest.name.split('-')[1]) + 3}.part"  # what a kill may leave
     shutil.rmtree(half, ignore_errors=True)
-    shutil.copytree(newest, half, ignore=shutil.ignore_patterns(trainer.MARKER))
+    shutil.copytree(newest, half, ignore=shutil.ignore_patterns(loop.MARKER))
     (half / "model.safetensors").write_bytes(b"half of it")
     with open(killed / "log.jsonl", "a") as log:
         log.write('{"step": 9')
     settings["resume_from_checkpoint"] = "latest"
     kill_after(moments.randint(20, 30), start_fork(flags(killed, **settings)), killed)
-    assert len(trainer.complete_checkpoints(killed)) == 2
+    assert len(loop.complete_checkpoints(killed)) == 2
     run(flags(killed, **settings))
     assert list(log_of(killed)) == list(range(1, 41))
     assert log_of(killed) == pytest.approx(log_of(unbroken), abs=1e-6)
@@ -472,9 +475,10 @@ def test_kill_and_resume_is_the_unbroken_run(flags, tmp_path):
 REPORTING = """
 import torch
 from safetensors.torch import save_file
-from dmxlib import train, trainer
+from dmxlib import train
+from dmxlib.training import loop, separator
 
-heard, forward, finish = [], train.TrainStep.forward, trainer.Run.finish
+heard, forward, finish = [], separator.TrainStep.forward, loop.Run.finish
 
 def listen(step, batch, generator):
     heard.append(batch["latents"].mean() + generator.initial_seed() % 1000)
@@ -486,7 +490,7 @@ def report(run):
     save_file({**tensors, "heard": torch.stack(heard)}, run.folder / name)
     finish(run)
 
-train.TrainStep.forward, trainer.Run.finish = listen, report
+separator.TrainStep.forward, loop.Run.finish = listen, report
 train.main()
 """
 
@@ -544,7 +548,7 @@ def test_codec_trains_resumes_and_starts_the_next(toy_root, tmp_path):
     def codec_run(name, **extra):
         values = {**settings, "output_dir": tmp_path / name, **extra}
         run([f"--{key}={value}" for key, value in values.items()], train_codec)
-        return train_codec.Codec.load(str(tmp_path / name / "model"))
+        return codec_training.Codec.load(str(tmp_path / name / "model"))
 
     codec = codec_run("first", max_train_steps=4)
     assert list(log_of(tmp_path / "first")) == [1, 2, 3, 4]
@@ -563,7 +567,7 @@ def test_codec_trains_resumes_and_starts_the_next(toy_root, tmp_path):
 
 def test_discriminator_and_codec_learn_from_their_own_losses():
     torch.manual_seed(0)
-    adversary, wave = train_codec.Adversary(1), torch.randn(1, 1, 4096)
+    adversary, wave = codec_training.Adversary(1), torch.randn(1, 1, 4096)
     noise = torch.nn.Parameter(torch.randn(1, 1, 4096))
     weights = list(adversary.parameters())
     gradients = torch.autograd.grad(adversary(noise, wave), [noise, *weights])
@@ -594,8 +598,8 @@ def test_decoder_alone_learns_vocals_from_the_latents_there_are(toy_root, model_
         use_ema="no",
     )
     run([f"--{key}={value}" for key, value in values.items()], train_codec)
-    before = train_codec.Codec.load(str(model_folder / "codec"))
-    after = train_codec.Codec.load(str(tmp_path / "run" / "model"))
+    before = codec_training.Codec.load(str(model_folder / "codec"))
+    after = codec_training.Codec.load(str(tmp_path / "run" / "model"))
     for part in ("encoder", "normalization", "quantizer"):
         assert same(getattr(before, part).state_dict(), getattr(after, part).state_dict())
     assert not same(before.decoder.state_dict(), after.decoder.state_dict())

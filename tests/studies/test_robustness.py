@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dmxlib import audio, metrics, report, robustness
+from dmxlib import audio, metrics, report
 from dmxlib.codec import OFFICIAL, Codec, hugging_face_name
 from dmxlib.data import load_tracks
 from dmxlib.reproduce import seeded_generator
-from dmxlib.robustness import EXPERIMENTS, RobustnessConfig, encode
-from dmxlib.robustness_report import NOISE, PAPER
+from dmxlib.studies import robustness
+from dmxlib.studies.robustness import EXPERIMENTS, RobustnessConfig, encode
+from dmxlib.studies.robustness_report import NOISE, PAPER
 from dmxlib.summary import medians
 
 FILES = {"table1.csv", "rounding.csv", "bands.csv", "streams.csv", "original.csv", "table1.md", "run.json"}

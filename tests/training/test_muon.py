@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmxlib.muon import Muon, orthogonalize
+from dmxlib.training.muon import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(5, 40), (40, 5), (16, 16)])

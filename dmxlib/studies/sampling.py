@@ -1,4 +1,4 @@
-"""What ways of sampling and of refining are worth: `python -m dmxlib.sampling --data SET --out DIR`.
+"""What ways of sampling and of refining are worth: `python -m dmxlib.studies.sampling --data SET --out DIR`.
 
 sampling.csv has a row for each setting and song: medians of METRICS over sung excerpts, and how quiet it is
 where nobody sings, drawn and refined, and the seconds that a second of audio took. seams.csv says how far the
@@ -24,11 +24,11 @@ from tqdm import tqdm
 from dmxlib import audio, metrics, plots
 from dmxlib.data import Track
 from dmxlib.errors import exit_on_input_error
-from dmxlib.evaluation import Song, load_songs, silence
+from dmxlib.evaluation.scoring import Song, load_songs, silence
+from dmxlib.evaluation.systems import bandwidth, istft, stft
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
 from dmxlib.summary import frame_markdown
-from dmxlib.systems import bandwidth, istft, stft
 
 METRICS = ("sdr", "si_sdr", "lsd", "mel_mae")
 STEPS = 10  # where noise and seeds are compared: a single step adds no noise and has little to average
@@ -288,7 +288,7 @@ borders over that elsewhere, in dB.
 def main(argv=None) -> None:
     """Command line."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m dmxlib.sampling", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dmxlib.studies.sampling", description=__doc__)
     parser.add_argument("--data", default="data/toy", metavar="DIR", help="a prepared data set")
     parser.add_argument("--split", default="valid", help="whose songs to separate")
     parser.add_argument(
@@ -309,7 +309,7 @@ def main(argv=None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
-    (folder / "command.txt").write_text(f"python -m dmxlib.sampling {shlex.join(argv)}\n")
+    (folder / "command.txt").write_text(f"python -m dmxlib.studies.sampling {shlex.join(argv)}\n")
     draw(folder)
 
 

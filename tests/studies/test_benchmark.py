@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from dmxlib import benchmark
 from dmxlib.codec import OFFICIAL, Codec
+from dmxlib.studies import benchmark
 
 COLUMNS = "system,size,precision,compiled,steps,part,seconds_median,seconds_std,peak_mb,parameters"
 

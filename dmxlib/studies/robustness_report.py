@@ -1,4 +1,4 @@
-"""Tables and figures of the noise-robustness study (`dmxlib.robustness`), drawn from its CSV files."""
+"""Tables and figures of the noise-robustness study, drawn from its CSV files."""
 
 import json
 from math import isnan
@@ -42,7 +42,7 @@ def draw(folder) -> list[Path]:
     paths = {name: folder / f"{name}.csv" for name in TABLES}
     for path in (*paths.values(), folder / "run.json"):
         if not path.is_file():
-            raise InputError(f"{path} does not exist; `python -m dmxlib.robustness` writes it.")
+            raise InputError(f"{path} does not exist; `python -m dmxlib.studies.robustness` writes it.")
     tables = {name: pandas.read_csv(path) for name, path in paths.items()}
     (folder / "table1.md").write_text(report(tables, json.loads((folder / "run.json").read_text())))
     noise_figure(tables).savefig(folder / "noise.png", dpi=110)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dmxlib import trainer
 from dmxlib.config import parse_config
 from dmxlib.errors import InputError
-from dmxlib.trainer import TrainerConfig, complete_checkpoints, learning_rate, make_accelerator, train
+from dmxlib.training import loop
+from dmxlib.training.loop import TrainerConfig, complete_checkpoints, learning_rate, make_accelerator, train
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -204,7 +204,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped(config, fit):
 
 
 def test_too_many_non_finite_steps_stop_the_run(config, fit, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "MAX_SKIPPED", 3)
+    monkeypatch.setattr(loop, "MAX_SKIPPED", 3)
     with pytest.raises(InputError, match=r"^3 steps in a row .* lower learning_rate .*[^.]\.$"):
         fit(replace(config, max_train_steps=20), Toy(broken_steps=(2, *range(4, 20))))
     assert [path.name for path in complete_checkpoints(tmp_path / "run")] == ["checkpoint-2", "checkpoint-4"]
@@ -328,7 +328,7 @@ def test_checkpoint_with_a_missing_file_is_refused(config, fit, broken_off, tmp_
     for name in ("latest", str(checkpoint)):
         with pytest.raises(InputError, match="checkpoint-4"):
             fit(replace(resumed, resume_from_checkpoint=name))
-    (checkpoint / trainer.MARKER).unlink()
+    (checkpoint / loop.MARKER).unlink()
     with pytest.raises(InputError, match="no complete checkpoint"):
         fit(replace(resumed, resume_from_checkpoint=str(checkpoint)))
 
@@ -348,7 +348,7 @@ def test_pickle_file_as_checkpoint_is_refused(config, fit, evil, tmp_path):
     assert not evil.marker.exists()
 
 
-@pytest.mark.parametrize("name", [trainer.WEIGHTS, trainer.AVERAGES, trainer.OPTIMIZER])
+@pytest.mark.parametrize("name", [loop.WEIGHTS, loop.AVERAGES, loop.OPTIMIZER])
 @pytest.mark.parametrize("save", [torch.save, lambda evil, path: path.write_bytes(pickle.dumps(evil, 2))])
 def test_pickle_in_a_checkpoint_is_refused(config, fit, broken_off, evil, tmp_path, name, save):
     resumed = broken_off(5)
@@ -368,7 +368,7 @@ def test_pickle_of_accelerate_in_a_checkpoint_is_not_opened(config, fit, broken_
 
 def test_checkpoint_files(config, fit, tmp_path):
     fit(config)
-    expected = sorted((trainer.WEIGHTS, trainer.AVERAGES, trainer.OPTIMIZER, trainer.MARKER))
+    expected = sorted((loop.WEIGHTS, loop.AVERAGES, loop.OPTIMIZER, loop.MARKER))
     assert names(complete_checkpoints(tmp_path / "run")[-1]) == expected
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from dmxlib import fast_codec
+from dmxlib.codec import fast as fast_codec
 from dmxlib.errors import InputError
 from dmxlib.weights import find
 

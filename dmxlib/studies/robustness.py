@@ -1,6 +1,6 @@
 """How much noise EnCodec bears, and where: the study of the paper's section III-B (Table I).
 
-`python -m dmxlib.robustness --codec CODEC --data_root DIR --output_dir results/robustness/DATA-CODEC` codes
+`python -m dmxlib.studies.robustness --codec CODEC --data_root DIR --output_dir OUT` codes
 the vocals of a data set's songs with noise added at one of four places, and writes
 - table1.csv: one row a song and setting: SDR, LSD and Mel-MAE of what is decoded; rounding.csv: the same for
   noisy codes that are rounded, not truncated;
@@ -37,7 +37,7 @@ from dmxlib.config import parse_config
 from dmxlib.data import SPLITS, Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.reproduce import facts, seeded_generator
-from dmxlib.robustness_report import NOISE, TABLES, draw
+from dmxlib.studies.robustness_report import NOISE, TABLES, draw
 
 AXIS = tuple(sorted((*NOISE, 1e-4, 0.003, 0.03, 0.3, 3.0)))
 BANDS_HZ = (0, 250, 500, 1000, 2000, 4000, 8000, 16_000)  # up to half of the codec's rate
@@ -304,7 +304,7 @@ def run(config: RobustnessConfig, quiet: bool = False) -> Path:
     codec = Codec.load(config.codec).to("cuda" if torch.cuda.is_available() else "cpu")
     tracks = load_split(config)
     flags = " ".join(f"--{key} {value}" for key, value in asdict(config).items())
-    about = facts(f"python -m dmxlib.robustness {flags}") | {
+    about = facts(f"python -m dmxlib.studies.robustness {flags}") | {
         **asdict(config),
         **{name: codec.config[name] for name in ("sampling_rate", "n_q", "bins", "normalize")},
         "channels": codec.channels,
@@ -339,7 +339,9 @@ def load_split(config: RobustnessConfig) -> list[Track]:
 @exit_on_input_error
 def main(argv=None) -> None:
     """Command line."""
-    config = parse_config(RobustnessConfig, argv, prog="python -m dmxlib.robustness", description=__doc__)
+    config = parse_config(
+        RobustnessConfig, argv, prog="python -m dmxlib.studies.robustness", description=__doc__
+    )
     print((run(config) / "table1.md").read_text())
 
 

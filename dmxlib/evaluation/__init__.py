@@ -1,0 +1,1 @@
+"""Judges a separator: the systems of the tables, their scores, the tables."""

@@ -1,0 +1,272 @@
+"""Table II and its figures, from the files that an evaluation wrote."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dmxlib import plots
+from dmxlib.errors import InputError
+from dmxlib.evaluation.systems import SYSTEMS
+from dmxlib.metrics import OCTAVES_HZ, RATE
+from dmxlib.summary import markdown, medians
+
+PAPERS_METRICS = {
+    "lsd": "LSD ↓",
+    "mel_mae": "Mel-MAE (dB) ↓",
+    "log_f0_rmse": "Log-F0 RMSE ↓",
+    "pesq": "PESQ ↑",
+}
+OTHER_METRICS = {
+    "sdr": "SDR (dB) ↑", "si_sdr": "SI-SDR (dB) ↑", "usdr": "uSDR (dB) ↑", "csdr": "cSDR (dB) ↑",
+    "sir": "SIR (dB) ↑", "sar": "SAR (dB) ↑", "stft_distance": "STFT distance ↓",
+    "latent_distance": "latent distance ↓", "missed_voiced": "voiced frames missed ↓",
+    "silence_db": "under the mixture where nobody sings (dB) ↑",
+}  # fmt: skip
+DNSMOS = {"dnsmos_sig": "SIG ↑", "dnsmos_bak": "BAK ↑", "dnsmos_ovrl": "OVRL ↑", "dnsmos_p808": "P.808 ↑"}
+TITLES = {
+    "mixture": "mixture", "best-gain": "mixture at its best gain", "equalizer": "fixed equaliser",
+    "repet": "REPET-SIM at its best gain", "codec-ceiling": "true vocals through the codec", "irm": "IRM",
+    "instglow": "InstGlow", "instglow-refined": "InstGlow, refined", "msdm": "MSDM",
+    "msdm-refined": "MSDM, refined", "ldm-dmx-equal": "LDM-dmx, equal budget",
+    "ldm-dmx-equal-refined": "LDM-dmx, equal budget, refined", "ldm-dmx": "LDM-dmx, shipped",
+    "ldm-dmx-refined": "LDM-dmx, shipped, refined", "bsrnn": "BS-RNN", "hdemucs": "H-Demucs",
+}  # fmt: skip
+ORACLES = ("best-gain", "repet", "codec-ceiling", "irm")  # which see the true vocals
+TITLES |= {system: f"{TITLES[system]} ◇" for system in ORACLES}
+GENERATIVE = ("instglow", "msdm", "ldm-dmx-equal", "ldm-dmx")  # and refined
+
+# Table II as the paper prints it; its time is of a 12-s clip on a GPU of 12 GB.
+PAPER = pd.DataFrame(
+    [
+        ("IRM (oracle)", "no", "-", np.nan, np.nan, 0.64, 1.84, 0.119, 2.98),
+        ("InstGlow", "yes", "15M", 16.50, 0.12, 2.17, 8.40, 0.268, 1.17),
+        ("MSDM", "yes", "405M", 11.95, 0.14, 2.08, 8.21, 0.369, 1.16),
+        ("LDM-dmx", "yes", "116M", 1.74, 0.02, 1.30, 6.43, 0.198, 1.29),
+        ("BS-RNN", "no", "36M", np.nan, np.nan, 1.41, 6.94, 0.187, 1.98),
+        ("H-Demucs", "no", "346M", 0.40, 0.09, 1.01, 5.11, 0.172, 1.82),
+    ],
+    columns=["model", "generative", "parameters", "seconds", "seconds_std", *PAPERS_METRICS],
+).set_index("model")
+
+
+# -- what the evaluation wrote -------------------------------------------------------------------------------
+
+
+def load_scores(folder) -> tuple[pd.DataFrame, dict[str, dict]]:
+    """(rows of all systems in the tables' order, system -> facts) of a folder of `dmxlib.evaluation`.
+
+    Raises InputError where it holds none.
+    """
+    paths = [Path(folder) / f"{system}.csv" for system in SYSTEMS]
+    paths = [path for path in paths if path.is_file() and path.with_suffix(".json").is_file()]
+    if not paths:
+        raise InputError(
+            f"{folder} holds no scores; `python -m dmxlib.evaluation --help` says how to make them."
+        )
+    facts = {path.stem: json.loads(path.with_suffix(".json").read_text()) for path in paths}
+    return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True), facts
+
+
+def dropped(rows: pd.DataFrame) -> list[str]:
+    """One sentence for each system and reason: which metrics lost how many of their items."""
+    total = rows.groupby(["system", "metric"], sort=False)["value"].size().rename("total")
+    lost = rows.dropna(subset="dropped_reason").groupby(["system", "dropped_reason", "metric"], sort=False)
+    lost = lost.size().rename("lost").reset_index().join(total, on=["system", "metric"])
+    groups = lost.groupby(["system", "dropped_reason", "lost", "total"], sort=False)["metric"].agg(", ".join)
+    return [
+        f"{TITLES[system]}: {count} of {of} in {names}: {reason}."
+        for (system, reason, count, of), names in groups.items()
+    ]
+
+
+def sweep(folder) -> pd.DataFrame:
+    """The runs in <folder>/steps/<T>, and beside them the generative systems' own numbers of steps: system,
+    steps, seconds and the medians of the paper's metrics; empty where there are none."""
+    runs, others = [], list(Path(folder).glob("steps/*"))
+    for path in [folder, *others] if others else ():
+        rows, facts = load_scores(path)
+        medians = rows.groupby(["system", "metric"])["value"].median()
+        for system, fact in facts.items():
+            if system not in GENERATIVE:
+                continue
+            run = {"system": system, "steps": fact["steps"], "seconds": fact.get("seconds_per_clip", np.nan)}
+            runs.append(run | {metric: medians.get((system, metric), np.nan) for metric in PAPERS_METRICS})
+    columns = ["system", "steps", "seconds", *PAPERS_METRICS]
+    return pd.DataFrame(runs, columns=columns).sort_values(["system", "steps"], ignore_index=True)
+
+
+# -- tables --------------------------------------------------------------------------------------------------
+
+
+def commands(facts: dict[str, dict]) -> str:
+    """What made the scores, one line each."""
+    lines = sorted({fact["command"] for fact in facts.values() if "command" in fact})
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def scored(rows: pd.DataFrame) -> str:
+    """How much was scored."""
+    count = len(rows[["track", "excerpt"]].dropna().drop_duplicates())
+    return f"{count} excerpts of {', '.join(rows['track'].unique())}; mono mean at 44.1 kHz"
+
+
+def score_table(folder) -> str:
+    """All scores in a folder: medians over excerpts, in markdown, one column a system."""
+    rows, facts = load_scores(folder)
+    medians = rows.groupby(["metric", "system"], sort=False)["value"].median().unstack()[list(facts)]
+    lines = [[metric, *map(three, values)] for metric, values in medians.iterrows()]
+    lines.append(
+        ["scores dropped", *(str(rows.dropped_reason[rows.system == name].count()) for name in facts)]
+    )
+    times = [three(fact.get("seconds_per_clip", np.nan)) for fact in facts.values()]
+    table = markdown(["", *facts], [*lines, ["seconds for 12 s", *times]])
+    return f"Medians over {scored(rows)}. Made by\n\n{commands(facts)}\n\n{table}"
+
+
+def three(value: float) -> str:
+    """Three digits, or a dash for NaN."""
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def with_deviation(mean: float, deviation: float) -> str:
+    """Two decimals of both, or a dash for NaN."""
+    return "-" if math.isnan(mean) else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def metric_table(figures: pd.DataFrame, metrics: dict[str, str], more: dict[str, dict]) -> str:
+    """Medians and intervals, one row a system; `more` has columns in front, title -> system -> text."""
+    systems = figures.index.unique("system")
+    metrics = {metric: title for metric, title in metrics.items() if metric in figures.index.unique("metric")}
+    lines = []
+    for system in systems:
+        cells = [cell(figures, system, metric) for metric in metrics]
+        lines.append([TITLES[system], *(column[system] for column in more.values()), *cells])
+    return markdown(["model", *more, *metrics.values()], lines)
+
+
+def cell(figures: pd.DataFrame, system: str, metric: str) -> str:
+    """Median (low to high)."""
+    if (system, metric) not in figures.index:
+        return "-"
+    median, low, high = figures.loc[(system, metric)]
+    return three(median) if math.isnan(low) else f"{three(median)} ({three(low)} to {three(high)})"
+
+
+def is_generative(system: str) -> bool:
+    """Whether a system draws the voice."""
+    return system.removesuffix("-refined") in GENERATIVE
+
+
+def front_columns(facts: dict[str, dict]) -> tuple[dict, dict]:
+    """Columns of a table's front, title -> system -> text: of all, and of those up to a bandwidth."""
+
+    def column(text):
+        return {system: text(fact) for system, fact in facts.items()}
+
+    def seconds(fact):
+        return with_deviation(*(fact.get(f"seconds_{key}", np.nan) for key in ("per_clip", "std")))
+
+    all_columns = {
+        "generative": {system: "yes" if is_generative(system) else "no" for system in facts},
+        "parameters": column(lambda fact: millions(fact.get("parameters"))),
+        "T": column(lambda fact: str(fact.get("steps") or "-")),
+        "time (s)": column(seconds),
+    }
+    return all_columns, {"up to (Hz)": column(lambda fact: f"{fact.get('bandwidth') or RATE / 2:.0f}")}
+
+
+def millions(count: int | None) -> str:
+    """4200000 -> "4.2 M"."""
+    return f"{count / 1e6:.1f} M" if count else "-"
+
+
+def steps_table(runs: pd.DataFrame) -> str:
+    """The table of a `sweep`."""
+    lines = [[TITLES[run[0]], str(run[1]), *map(three, run[2:])] for run in runs.itertuples(index=False)]
+    return markdown(["model", "T", "time (s)", *PAPERS_METRICS.values()], lines)
+
+
+def paper_table() -> str:
+    """Table II as the paper prints it."""
+    digits = {metric: 3 if metric == "log_f0_rmse" else 2 for metric in PAPERS_METRICS}
+    lines = [
+        [name, row.generative, row.parameters, with_deviation(row.seconds, row.seconds_std)]
+        + [f"{row[metric]:.{count}f}" for metric, count in digits.items()]
+        for name, row in PAPER.iterrows()
+    ]
+    return markdown(["model", "generative", "parameters", "time (s)", *PAPERS_METRICS.values()], lines)
+
+
+def table2(folder) -> str:
+    """Table II in markdown, from a folder of scores: ours, with what is left out of it, and the paper's in a
+    block of its own."""
+    rows, facts = load_scores(folder)
+    figures, runs = medians(rows, ["system", "metric"]), sweep(folder)
+    all_columns, bandwidths = front_columns(facts)
+    to_bandwidth = {f"{metric}_to_bandwidth": title for metric, title in PAPERS_METRICS.items()}
+    octaves = {f"lsd_{low}_{high}": f"{low} to {high} Hz" for low, high in pairwise(OCTAVES_HZ)}
+    machines = "; ".join(sorted({fact["machine"] for fact in facts.values() if "machine" in fact}))
+    over = "songs" if rows.track.nunique() > 1 else "excerpts, which knows nothing of other songs"
+    parts = [
+        "# Table II\n\n## Ours",
+        f"Medians over {scored(rows)}, in brackets the 95 % bootstrap interval over the "
+        f"{over}. LSD, Mel-MAE and log-F0 RMSE on the true voiced frames, PESQ on "
+        f"whole excerpts. Time: 12 s of stereo in float32 on {machines}. T: sampling steps. "
+        "◇ sees the true vocals. Drawn by `python -m dmxlib.report`; scores made by",
+        commands(facts),
+        metric_table(figures, PAPERS_METRICS, all_columns),
+        f"Not scored: {', '.join(system for system in SYSTEMS if system not in facts) or 'none'}.",
+        "Dropped:\n\n" + "\n".join(f"- {line}" for line in dropped(rows) or ["nothing."]),
+        "Up to a system's own bandwidth, its reference too:",
+        metric_table(figures, to_bandwidth, bandwidths),
+        "Interference, artifacts and other distances; uSDR and the last column are of whole songs:",
+        metric_table(figures, OTHER_METRICS, {}),
+        "LSD by octave, less is better:",
+        metric_table(figures, octaves, {}),
+    ]
+    if set(DNSMOS) & set(rows.metric):
+        parts += ["DNSMOS P.835, a model of people who listen to speech:", metric_table(figures, DNSMOS, {})]
+    if len(runs):
+        parts += ["By the number of sampling steps, medians:", steps_table(runs)]
+    parts += [
+        "## The paper's",
+        "Other songs (MUSDB18-HQ), other sizes, a GPU, constants it does not give: not to be read across.",
+        paper_table(),
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+# -- figures -------------------------------------------------------------------------------------------------
+
+
+def table2_figure(folder):
+    """Medians with their intervals, one panel a metric; under them the paper's values."""
+    rows, facts = load_scores(folder)
+    figures = medians(rows, ["system", "metric"]).rename(index=TITLES, level="system")
+    return plots.scores(figures, list(map(TITLES.get, facts)), PAPER, PAPERS_METRICS)
+
+
+def speed_figure(folder):
+    """Seconds against LSD and PESQ: ours but the oracles, with sweeps over steps; the paper's beside them."""
+    rows, facts = load_scores(folder)
+    ours = rows.groupby(["system", "metric"])["value"].median().unstack()
+    shown = {metric: PAPERS_METRICS[metric] for metric in ("lsd", "pesq")}
+    ours = ours.reindex(index=list(facts), columns=list(shown)).assign(
+        seconds=[fact.get("seconds_per_clip", np.nan) for fact in facts.values()]
+    )
+    ours = ours.drop(index=[system for system in ORACLES if system in facts])
+    return plots.speed(ours.rename(index=TITLES), sweep(folder).replace({"system": TITLES}), PAPER, shown)
+
+
+def write_table2(folder, output) -> list[Path]:
+    """Write table2.md, table2.png and speed.png of a folder of scores to another; returns their paths."""
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table2.md").write_text(table2(folder))
+    for name, draw_figure in {"table2.png": table2_figure, "speed.png": speed_figure}.items():
+        draw_figure(folder).savefig(output / name, dpi=110)
+    return [output / name for name in ("table2.md", "table2.png", "speed.png")]

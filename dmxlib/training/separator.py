@@ -1,0 +1,195 @@
+"""The latent diffusion separator's training, stages 1 and 2 and ours, stage 3.
+
+Stage 1 keeps the conditioner frozen and reads latents alone; stage 2 starts from stage 1's model, unfreezes
+the conditioner and trains it through the mixture's samples, at a small learning rate. Ours is stage 3,
+`log_weight`: what a single step draws is decoded and compared with the true vocals
+(dmxlib/training/decoded.py).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dmxlib.codec import Codec
+from dmxlib.data import AUGMENTATIONS
+from dmxlib.diffusion import make_scheduler, v_loss
+from dmxlib.errors import InputError
+from dmxlib.latents import CachedPairs, checksum, pairs_of
+from dmxlib.metrics import si_sdr
+from dmxlib.pipeline import STEPS, VocalSeparationPipeline, encode_pair
+from dmxlib.plots import save_spectrograms
+from dmxlib.reproduce import seeded_generator
+from dmxlib.training.decoded import decoded_loss, draw
+from dmxlib.training.loop import TrainerConfig
+from dmxlib.unet import VocalUNet1D
+
+
+@dataclass
+class TrainConfig(TrainerConfig):
+    """The loop's settings, the data's, and the U-Net's size (without pretrained_model_name_or_path)."""
+
+    system: str = "ldm-dmx"
+    pretrained_model_name_or_path: str | None = None
+    codec: str = "data/runs/mini_codec/model"
+    train_conditioner: bool = False
+    t_power: float = 1.0
+    log_weight: float | None = None
+    latent_cache: str | None = None
+    data_root: str | list = "data/toy"
+    pairs: int = 1024
+    augmentations: list = field(default_factory=lambda: list(AUGMENTATIONS))
+    hold_out_seconds: float = 8.0
+    validation_pairs: int = 32
+    chunk_frames: int = 512
+    level_channels: list = field(default_factory=lambda: [128, 128, 192, 192, 256, 256])
+    blocks_per_level: int = 1
+    kernel_size: int = 3
+    first_injection: int = 0
+    attention_from: int = 4
+    mask_channels: int = 0
+    fourier_channels: int = 256
+    time_channels: int = 256
+
+
+class TrainStep(torch.nn.Module):
+    """The trained parts with their loss, `forward(batch, generator)`; the same object samples, as `pipeline`.
+
+    The codec stays outside of the module: frozen, in eval(), never wrapped by DDP (its quantiser would update
+    its codebooks), never in a checkpoint.
+
+    Args:
+        validation: a dataset of fixed pairs, as the training one's.
+        t_power: how t is drawn, see `v_loss`.
+        log_weight: of `decoded_loss`, on waves, in the place of the v loss; None for the latter.
+    """
+
+    steps = STEPS  # of sampling, in validation
+
+    def __init__(
+        self,
+        pipeline: VocalSeparationPipeline,
+        train_conditioner: bool,
+        validation,
+        t_power: float = 1.0,
+        log_weight: float | None = None,
+    ):
+        super().__init__()
+        self._pipeline = (pipeline,)  # a tuple hides it from torch.nn.Module
+        self.unet = pipeline.unet
+        self.train_conditioner, self.t_power, self.log_weight = train_conditioner, t_power, log_weight
+        if train_conditioner:
+            self.conditioner = pipeline.conditioner
+        pipeline.conditioner.requires_grad_(train_conditioner)
+        pipeline.codec.requires_grad_(False)
+        self._validation = [validation[index] for index in range(len(validation))]
+
+    @property
+    def pipeline(self) -> VocalSeparationPipeline:
+        """What users load."""
+        return self._pipeline[0]
+
+    def forward(self, batch, generator):
+        """The v loss of a batch of {"latents", "condition" or "mixture"} or of waves, or the decoded loss."""
+        if self.log_weight is not None:
+            mixture = batch["mixture"]
+            drawn = draw(self.pipeline, self.pipeline.conditioner(mixture), mixture, generator)
+            return decoded_loss(drawn, batch["vocals"], mixture, self.log_weight)
+        latents, condition = self.encode(batch)
+        return v_loss(self.unet, latents, condition, generator, self.t_power)
+
+    def encode(self, batch):
+        """A batch from the cache or of waves -> what to draw (batch, dimension + 1, F) and the condition."""
+        if "latents" in batch:
+            latents = batch["latents"]
+        else:
+            latents = encode_pair(self.pipeline.codec, batch["vocals"], batch["mixture"])
+        if "mixture" in batch:
+            return latents, self.pipeline.conditioner(batch["mixture"])
+        return latents, batch["condition"]
+
+    def validate(self, picture: Path):
+        """Mean loss on the validation pairs with fixed noise, and the median SI-SDR in dB of what is drawn
+        for them against the true latents, both decoded; plots the first."""
+        device, losses, si_sdrs = next(self.parameters()).device, [], []
+        for number, item in enumerate(self._validation):
+            batch = {key: value[None].to(device) for key, value in item.items()}
+            generator = seeded_generator(1, number, device=device)  # the same noise at every validation
+            latents, condition = self.encode(batch)
+            if self.log_weight is not None:
+                losses.append(self(batch, generator))
+            else:  # one pair at eight t
+                pair = (tensor.expand(8, -1, -1) for tensor in (latents, condition))
+                losses.append(v_loss(self.unet, *pair, generator))
+            drawn = self.pipeline.sample(
+                condition, self.steps, generator=torch.Generator().manual_seed(number)
+            )
+            waves = self.pipeline.codec.decode(torch.cat([latents, drawn])[:, :-1]).cpu().numpy()
+            si_sdrs.append(si_sdr(*waves))
+            if number == 0:
+                titles = dict(zip(("true latents", "drawn latents"), waves, strict=True))
+                save_spectrograms(picture, titles, self.pipeline.codec.config.sampling_rate)
+        return {"loss": torch.stack(losses).mean().item(), "si_sdr": float(np.median(si_sdrs))}
+
+    def save(self, folder):
+        """Save the pipeline."""
+        self.pipeline.save_pretrained(folder)
+
+
+def make_pipeline(config: TrainConfig) -> VocalSeparationPipeline:
+    """The system to train: a saved one, or a new U-Net on the codec that the config names."""
+    if config.pretrained_model_name_or_path:
+        return VocalSeparationPipeline.from_pretrained(config.pretrained_model_name_or_path)
+    return new_pipeline(Codec.load(config.codec), config)
+
+
+def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
+    """A codec, a copy of its encoder, and a U-Net of the config's size with random weights."""
+    unet = VocalUNet1D(
+        latent_channels=codec.dimension + 1,  # the level stands beside them
+        condition_channels=codec.dimension,
+        level_channels=config.level_channels,
+        blocks_per_level=config.blocks_per_level,
+        kernel_size=config.kernel_size,
+        first_injection=config.first_injection,
+        attention_from=config.attention_from,
+        mask_channels=config.mask_channels,
+        fourier_channels=config.fourier_channels,
+        time_channels=config.time_channels,
+    )
+    parts = (codec, codec.conditioner(), unet, make_scheduler())
+    return VocalSeparationPipeline(*parts, config.chunk_frames, level_rule="averaged")  # results/sampling
+
+
+def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):
+    """The (training, validation) pairs: of the latent cache where one is named, else encoded as they come."""
+    if config.latent_cache is None:
+        return pairs_of(config, pipeline.codec)
+    codec_checksum = checksum(pipeline.codec)
+    # the cached condition is the codec's, and so is a conditioner that no training has touched or will
+    touched = config.train_conditioner or checksum(pipeline.conditioner) != codec_checksum
+    condition = "mixture" if touched else "condition"
+    training, validation = (CachedPairs(config.latent_cache, condition, held) for held in (False, True))
+    needed = {"chunk_frames": config.chunk_frames, "codec_checksum": codec_checksum}
+    for key, value in needed.items():
+        if training.settings.get(key, value) != value:
+            raise InputError(f"{config.latent_cache} was made with another {key}; make one for this model.")
+    return training, validation
+
+
+def make_parts(config: TrainConfig, device):
+    """The pipeline on its device, and its (training, validation) pairs."""
+    pipeline = make_pipeline(config)
+    config.chunk_frames = pipeline.config.chunk_frames  # a saved system keeps its own
+    training, validation = make_datasets(config, pipeline)
+    return pipeline.to(device), training, validation
+
+
+def make_training(config: TrainConfig, device) -> tuple[TrainStep, torch.utils.data.Dataset]:
+    """What `dmxlib.training.loop.train` takes: the step of the config's system, and its training pairs."""
+    if config.log_weight is not None and config.latent_cache:
+        raise InputError("log_weight asks for waves, which a latent cache lacks; leave latent_cache out.")
+    pipeline, training, validation = make_parts(config, device)
+    losses = (config.t_power, config.log_weight)
+    return TrainStep(pipeline, config.train_conditioner, validation, *losses), training

@@ -7,37 +7,27 @@ Everything random in a step follows from (seed, step), so a resumed run gives an
 """
 
 import contextlib
-import importlib.util
 import json
 import math
-import os
-import pickle
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, set_seed
+from accelerate.utils import DataLoaderConfiguration, set_seed
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dmxlib.config import write_yaml
 from dmxlib.errors import InputError
 from dmxlib.reproduce import facts, seeded_generator, whole
+from dmxlib.training import checkpoints
 from dmxlib.training.muon import Muon
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 150, a diverged model all
-# The files of a checkpoint, the marker last. Not Accelerate's own: it opens any pickle in the place of the
-# averages, and cannot load what several processes saved.
-WEIGHTS, AVERAGES, OPTIMIZER = "model.safetensors", "averages.safetensors", "optimizer.pt"
-MARKER = "complete.json"
-LOADING_ERRORS = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 @dataclass
@@ -66,17 +56,14 @@ class TrainerConfig:
 
 
 def make_accelerator(config: TrainerConfig) -> Accelerator:
-    """Accelerate as the run's config says; TensorBoard where it is installed."""
+    """Accelerate as the run's config says."""
     if config.mixed_precision not in ("no", "bf16"):
         raise InputError(f"mixed_precision is {config.mixed_precision}; choose no or bf16.")
     set_seed(config.seed)
-    tensorboard = importlib.util.find_spec("tensorboard") is not None
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
-        log_with="tensorboard" if tensorboard else None,
-        project_config=ProjectConfiguration(project_dir=config.output_dir),
     )
 
 
@@ -222,41 +209,33 @@ class Run:
         return {f"validation_{name}": value for name, value in figures.items()}
 
     def log(self, values: dict):
-        """Append to log.jsonl, and to TensorBoard where it is installed."""
+        """Append to log.jsonl."""
         if self.accelerator.is_main_process:
-            self.accelerator.log(values, step=self.step)
             record = {"step": self.step, "time": round(time.time(), 2), **values}
             with open(self.folder / "log.jsonl", "a") as file:
                 file.write(json.dumps(record) + "\n")
 
     def save_checkpoint(self):
-        """Write checkpoint-<step> under a temporary name, its marker last; keep the newest few."""
-        state = self.accelerator.unwrap_model(self.module).state_dict()
-        if not all(tensor.isfinite().all() for tensor in state.values()):
+        """Write checkpoint-<step>, unless a weight is not finite."""
+        module = self.accelerator.unwrap_model(self.module)
+        if not all(tensor.isfinite().all() for tensor in module.state_dict().values()):
             raise InputError(
                 f"a weight is not finite at step {self.step}, so no checkpoint was written; resume from the "
                 f"last one in {self.folder} with a lower learning_rate."
             )
         if self.accelerator.is_main_process:
-            final = self.folder / f"checkpoint-{self.step}"
-            temporary = final.with_suffix(".part")
-            temporary.mkdir()
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary / WEIGHTS)
+            counts = {"step": self.step, "skipped": self.skipped}
             averages = self.ema.shadow_params if self.ema else []
-            save_file({str(index): tensor for index, tensor in enumerate(averages)}, temporary / AVERAGES)
-            torch.save(self.optimizer.state_dict(), temporary / OPTIMIZER)
-            (temporary / MARKER).write_text(json.dumps({"step": self.step, "skipped": self.skipped}))
-            os.replace(temporary, final)
-            for old in complete_checkpoints(self.folder)[: -self.config.checkpoints_total_limit]:
-                shutil.rmtree(old)
+            keep = self.config.checkpoints_total_limit
+            checkpoints.save(self.folder, counts, module, averages, self.optimizer, keep)
         self.accelerator.wait_for_everyone()
 
     def resume(self):
         """Start the folder, or go on from the checkpoint that `resume_from_checkpoint` names."""
         if self.accelerator.is_main_process:
-            tidy(self.folder)
+            checkpoints.tidy(self.folder)
         self.accelerator.wait_for_everyone()
-        checkpoint = find_checkpoint(self.config.resume_from_checkpoint, self.folder)
+        checkpoint = checkpoints.find_checkpoint(self.config.resume_from_checkpoint, self.folder)
         if checkpoint:
             self.load_checkpoint(checkpoint)
         if self.accelerator.is_main_process:
@@ -271,27 +250,15 @@ class Run:
             write_yaml(self.config, self.folder / "config.yaml")
             about = facts(device=str(self.accelerator.device), processes=self.accelerator.num_processes)
             (self.folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
-        if self.accelerator.log_with:
-            self.accelerator.init_trackers("tensorboard")
         self.accelerator.wait_for_everyone()
 
     def load_checkpoint(self, checkpoint: Path):
         """Take over weights, averages, optimiser and counts."""
-        try:
-            state = json.loads((checkpoint / MARKER).read_text())
-            weights = load_file(checkpoint / WEIGHTS)
-            averages = load_file(checkpoint / AVERAGES)
-            optimizer = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
-            self.accelerator.unwrap_model(self.module).load_state_dict(weights)
-            self.optimizer.load_state_dict(optimizer)
-        except LOADING_ERRORS as error:
-            raise InputError(
-                f"{checkpoint} cannot be loaded: it is of other settings, damaged, or holds a pickle of "
-                f"something else than numbers, which is not opened ({type(error).__name__})."
-            ) from error
-        self.step, self.skipped = state["step"], state["skipped"]
+        module = self.accelerator.unwrap_model(self.module)
+        counts, averages = checkpoints.load(checkpoint, module, self.optimizer)
+        self.step, self.skipped = counts["step"], counts["skipped"]
         if self.ema and averages:
-            self.ema.shadow_params = [averages[str(index)] for index in range(len(averages))]
+            self.ema.shadow_params = averages
             self.ema.to(self.accelerator.device)
             self.ema.optimization_step = self.step - self.skipped
 
@@ -310,46 +277,3 @@ def learning_rate(config: TrainerConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / warm_up
     progress = (step - warm_up) / max(1, config.max_train_steps - warm_up)
     return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
-
-
-def tidy(folder: Path) -> None:
-    """After a kill: name a checkpoint that is complete but for its name, remove what was half written."""
-    for path in folder.glob("checkpoint-*.part"):
-        if (path / MARKER).is_file() and not path.with_suffix("").exists():
-            os.replace(path, path.with_suffix(""))
-        else:
-            shutil.rmtree(path)
-
-
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """The folder's checkpoints whose marker was written, oldest first."""
-    paths = (marker.parent for marker in folder.glob(f"checkpoint-*/{MARKER}"))
-    return sorted(paths, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def find_checkpoint(name: str | None, folder: Path) -> Path | None:
-    """None, "latest" (the newest complete one, if any) or a path -> the checkpoint's folder.
-
-    Raises InputError where the path is a file or incomplete, or the folder holds a later checkpoint.
-    """
-    if name is None:
-        if complete_checkpoints(folder):
-            raise InputError(
-                f"{folder} holds a run already; add --resume_from_checkpoint latest or choose another folder."
-            )
-        return None
-    if name == "latest":
-        return next(reversed(complete_checkpoints(folder)), None)
-    checkpoint = Path(name)
-    if checkpoint.is_file():
-        raise InputError(
-            f"{checkpoint} is a file; give a checkpoint folder of this project, pickles are not opened."
-        )
-    if not (checkpoint / MARKER).is_file():
-        raise InputError(f"{checkpoint} is no complete checkpoint: it has no {MARKER}; use 'latest'.")
-    others = complete_checkpoints(folder)
-    if others and others[-1].resolve() != checkpoint.resolve():
-        raise InputError(
-            f"{folder} holds {others[-1].name}; remove what is later than {checkpoint}, or use latest."
-        )
-    return checkpoint

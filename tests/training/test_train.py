@@ -27,8 +27,8 @@ from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
 from dmxlib.studies import few_steps
 from dmxlib.studies.few_steps import DistillConfig, DistillStep
+from dmxlib.training import checkpoints, loop, separator
 from dmxlib.training import codec as codec_training
-from dmxlib.training import loop, separator
 from dmxlib.training.decoded import decoded_loss
 from dmxlib.training.separator import TrainConfig, TrainStep, make_pipeline
 
@@ -159,7 +159,7 @@ def test_saved_system_keeps_its_own_chunk_length(stage2):
 
 
 def test_averages_are_what_is_saved(stage1):
-    averages = load_file(stage1 / "checkpoint-4" / loop.AVERAGES)
+    averages = load_file(stage1 / "checkpoint-4" / checkpoints.AVERAGES)
     last = load_file(stage1 / "checkpoint-4" / "model.safetensors")
     names = [key for key in last if not key.endswith("time_proj.weight")]
     saved = {f"unet.{key}": value for key, value in parts(stage1)["unet"].items()}
@@ -454,16 +454,16 @@ def test_kill_and_resume_is_the_unbroken_run(flags, tmp_path):
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     run(flags(unbroken, **settings))
     kill_after(moments.randint(8, 14), start_command(flags(killed, **settings)), killed)
-    newest = loop.complete_checkpoints(killed)[-1]
+    newest = checkpoints.complete_checkpoints(killed)[-1]
     half = killed / f"checkpoint-{int(newest.name.split('-')[1]) + 3}.part"  # what a kill may leave
     shutil.rmtree(half, ignore_errors=True)
-    shutil.copytree(newest, half, ignore=shutil.ignore_patterns(loop.MARKER))
+    shutil.copytree(newest, half, ignore=shutil.ignore_patterns(checkpoints.MARKER))
     (half / "model.safetensors").write_bytes(b"half of it")
     with open(killed / "log.jsonl", "a") as log:
         log.write('{"step": 9')
     settings["resume_from_checkpoint"] = "latest"
     kill_after(moments.randint(20, 30), start_fork(flags(killed, **settings)), killed)
-    assert len(loop.complete_checkpoints(killed)) == 2
+    assert len(checkpoints.complete_checkpoints(killed)) == 2
     run(flags(killed, **settings))
     assert list(log_of(killed)) == list(range(1, 41))
     assert log_of(killed) == pytest.approx(log_of(unbroken), abs=1e-6)
@@ -476,7 +476,7 @@ REPORTING = """
 import torch
 from safetensors.torch import save_file
 from dmxlib import train
-from dmxlib.training import loop, separator
+from dmxlib.training import checkpoints, loop, separator
 
 heard, forward, finish = [], separator.TrainStep.forward, loop.Run.finish
 

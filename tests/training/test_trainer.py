@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from dmxlib.config import parse_config
 from dmxlib.errors import InputError
-from dmxlib.training import loop
-from dmxlib.training.loop import TrainerConfig, complete_checkpoints, learning_rate, make_accelerator, train
+from dmxlib.training import checkpoints, loop
+from dmxlib.training.checkpoints import complete_checkpoints
+from dmxlib.training.loop import TrainerConfig, learning_rate, make_accelerator, train
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -328,7 +329,7 @@ def test_checkpoint_with_a_missing_file_is_refused(config, fit, broken_off, tmp_
     for name in ("latest", str(checkpoint)):
         with pytest.raises(InputError, match="checkpoint-4"):
             fit(replace(resumed, resume_from_checkpoint=name))
-    (checkpoint / loop.MARKER).unlink()
+    (checkpoint / checkpoints.MARKER).unlink()
     with pytest.raises(InputError, match="no complete checkpoint"):
         fit(replace(resumed, resume_from_checkpoint=str(checkpoint)))
 
@@ -348,7 +349,7 @@ def test_pickle_file_as_checkpoint_is_refused(config, fit, evil, tmp_path):
     assert not evil.marker.exists()
 
 
-@pytest.mark.parametrize("name", [loop.WEIGHTS, loop.AVERAGES, loop.OPTIMIZER])
+@pytest.mark.parametrize("name", [checkpoints.WEIGHTS, checkpoints.AVERAGES, checkpoints.OPTIMIZER])
 @pytest.mark.parametrize("save", [torch.save, lambda evil, path: path.write_bytes(pickle.dumps(evil, 2))])
 def test_pickle_in_a_checkpoint_is_refused(config, fit, broken_off, evil, tmp_path, name, save):
     resumed = broken_off(5)
@@ -368,7 +369,7 @@ def test_pickle_of_accelerate_in_a_checkpoint_is_not_opened(config, fit, broken_
 
 def test_checkpoint_files(config, fit, tmp_path):
     fit(config)
-    expected = sorted((loop.WEIGHTS, loop.AVERAGES, loop.OPTIMIZER, loop.MARKER))
+    expected = sorted((checkpoints.WEIGHTS, checkpoints.AVERAGES, checkpoints.OPTIMIZER, checkpoints.MARKER))
     assert names(complete_checkpoints(tmp_path / "run")[-1]) == expected
 
 

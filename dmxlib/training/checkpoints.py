@@ -1,0 +1,106 @@
+"""Checkpoints: folders checkpoint-<step>/ of a run's folder, which survive a kill.
+
+They are not Accelerate's own: it opens any pickle in the place of the averages, and cannot load what several
+processes saved.
+"""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dmxlib.errors import InputError
+
+# The files of a checkpoint, the marker last.
+WEIGHTS, AVERAGES, OPTIMIZER = "model.safetensors", "averages.safetensors", "optimizer.pt"
+MARKER = "complete.json"
+LOADING_ERRORS = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError)
+
+
+def save(folder: Path, counts: dict, module, averages: list, optimizer, keep: int) -> None:
+    """Write checkpoint-<step> of a run's folder under a temporary name, its marker last; keep the newest few.
+
+    Args:
+        counts: {"step", "skipped"}, the marker's content.
+        module: unwrapped.
+        averages: of the trained parameters, in their order; none without EMA.
+        keep: how many checkpoints.
+    """
+    final = folder / f"checkpoint-{counts['step']}"
+    temporary = final.with_suffix(".part")
+    temporary.mkdir()
+    state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    save_file(state, temporary / WEIGHTS)
+    save_file({str(index): tensor for index, tensor in enumerate(averages)}, temporary / AVERAGES)
+    torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
+    (temporary / MARKER).write_text(json.dumps(counts))
+    os.replace(temporary, final)
+    for old in complete_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+
+
+def load(checkpoint: Path, module, optimizer) -> tuple[dict, list]:
+    """Give a module and its optimiser what `save` wrote; returns its (counts, averages).
+
+    Raises InputError where the checkpoint is of other settings, damaged, or a pickle of more than numbers.
+    """
+    try:
+        counts = json.loads((checkpoint / MARKER).read_text())
+        weights, averages = load_file(checkpoint / WEIGHTS), load_file(checkpoint / AVERAGES)
+        state = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
+        module.load_state_dict(weights)
+        optimizer.load_state_dict(state)
+    except LOADING_ERRORS as error:
+        raise InputError(
+            f"{checkpoint} cannot be loaded: it is of other settings, damaged, or holds a pickle of "
+            f"something else than numbers, which is not opened ({type(error).__name__})."
+        ) from error
+    return counts, [averages[str(index)] for index in range(len(averages))]
+
+
+def tidy(folder: Path) -> None:
+    """After a kill: name a checkpoint that is complete but for its name, remove what was half written."""
+    for path in folder.glob("checkpoint-*.part"):
+        if (path / MARKER).is_file() and not path.with_suffix("").exists():
+            os.replace(path, path.with_suffix(""))
+        else:
+            shutil.rmtree(path)
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The folder's checkpoints whose marker was written, oldest first."""
+    paths = (marker.parent for marker in folder.glob(f"checkpoint-*/{MARKER}"))
+    return sorted(paths, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def find_checkpoint(name: str | None, folder: Path) -> Path | None:
+    """None, "latest" (the newest complete one, if any) or a path -> the checkpoint's folder.
+
+    Raises InputError where the path is a file or incomplete, or the folder holds a later checkpoint.
+    """
+    if name is None:
+        if complete_checkpoints(folder):
+            raise InputError(
+                f"{folder} holds a run already; add --resume_from_checkpoint latest or choose another folder."
+            )
+        return None
+    if name == "latest":
+        return next(reversed(complete_checkpoints(folder)), None)
+    checkpoint = Path(name)
+    if checkpoint.is_file():
+        raise InputError(
+            f"{checkpoint} is a file; give a checkpoint folder of this project, pickles are not opened."
+        )
+    if not (checkpoint / MARKER).is_file():
+        raise InputError(f"{checkpoint} is no complete checkpoint: it has no {MARKER}; use 'latest'.")
+    others = complete_checkpoints(folder)
+    if others and others[-1].resolve() != checkpoint.resolve():
+        raise InputError(
+            f"{folder} holds {others[-1].name}; remove what is later than {checkpoint}, or use latest."
+        )
+    return checkpoint

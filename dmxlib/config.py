@@ -68,8 +68,9 @@ def _convert(key, value, kind):
         if value is None or value == "none":
             return None
         kind = typing.get_args(kind)[0]
-    if kind == str | list:
-        kind = list if isinstance(value, list) or str(value).startswith("[") else str
+    if list in typing.get_args(kind):  # one value, or a list of them
+        (single,) = set(typing.get_args(kind)) - {list}
+        kind = list if isinstance(value, list) or str(value).startswith("[") else single
     if kind is str and isinstance(value, bool):
         value = "yes" if value else "no"  # a bare no, which YAML reads as false
     with contextlib.suppress(ValueError, yaml.YAMLError):

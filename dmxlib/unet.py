@@ -129,7 +129,7 @@ class VocalUNet1D(UNet1DModel):
         latent_channels: of the sample, the level channel included (`dmxlib.level`).
         condition_channels: of the mixture's latent.
         level_channels: width of each level. The first two keep the time resolution, each later one halves it.
-        blocks_per_level: residual blocks on each side of a level.
+        blocks_per_level: residual blocks on each side of a level; a list gives each level its own number.
         kernel_size: of the residual blocks' convolutions, odd.
         first_injection: index of the first level that the mixture's latent is merged into; the paper's is 3.
         attention_from: index of the first level with self-attention.
@@ -146,7 +146,7 @@ class VocalUNet1D(UNet1DModel):
         latent_channels: int = 129,
         condition_channels: int = 128,
         level_channels: tuple[int, ...] = (256, 256, 512, 512, 1024, 1024),
-        blocks_per_level: int = 2,
+        blocks_per_level: int | tuple[int, ...] = 2,
         kernel_size: int = 3,
         first_injection: int = 3,
         attention_from: int = 4,
@@ -172,7 +172,12 @@ class VocalUNet1D(UNet1DModel):
         )
         widths = list(level_channels)
         levels = range(len(widths))
-        shared = (blocks_per_level, kernel_size, time_channels)
+        counts = (
+            blocks_per_level
+            if isinstance(blocks_per_level, list | tuple)
+            else [blocks_per_level] * len(widths)
+        )
+        shared = (kernel_size, time_channels)
         self.in_block = nn.Conv1d(latent_channels, widths[0], kernel_size, padding=kernel_size // 2)
         self.resamplers_down = nn.ModuleList(
             _down(widths[max(0, i - 1)], widths[i], stride=_stride(i)) for i in levels
@@ -181,11 +186,11 @@ class VocalUNet1D(UNet1DModel):
             Injection(widths[i], condition_channels) if i >= first_injection else None for i in levels
         )
         self.down_blocks = nn.ModuleList(
-            Blocks(widths[i], widths[i], *shared, i >= attention_from) for i in levels
+            Blocks(widths[i], widths[i], counts[i], *shared, i >= attention_from) for i in levels
         )
-        self.mid_block = Blocks(widths[-1], widths[-1], *shared, True)
+        self.mid_block = Blocks(widths[-1], widths[-1], counts[-1], *shared, True)
         self.up_blocks = nn.ModuleList(
-            Blocks(2 * widths[i], widths[i], *shared, i >= attention_from) for i in levels
+            Blocks(2 * widths[i], widths[i], counts[i], *shared, i >= attention_from) for i in levels
         )
         self.resamplers_up = nn.ModuleList(
             _up(widths[i], widths[max(0, i - 1)], stride=_stride(i)) for i in levels

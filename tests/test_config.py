@@ -18,6 +18,7 @@ class Config:
     init: str | None = None
     limit: float | None = field(default=None, metadata={"help": "at most 100 %"})
     roots: str | list = "data/toy"
+    blocks: int | list = 1
 
 
 def parse(tmp_path, text, *flags):
@@ -47,6 +48,8 @@ def test_defaults():
         ("limit: 1e3", Config(limit=1000.0)),
         ("roots: data/b", Config(roots="data/b")),
         ("roots: [data/a, data/b]", Config(roots=["data/a", "data/b"])),
+        ("blocks: 3", Config(blocks=3)),
+        ("blocks: [3, 4]", Config(blocks=[3, 4])),
         ("name: 2024", Config(name="2024")),
         ("name: no", Config(name="no")),
     ],
@@ -95,6 +98,7 @@ def test_flags_come_after_the_file(tmp_path):
         ("widths: 3", "widths"),
         ("widths: '[3, 4'", "widths"),
         ("name: [a]", "name"),
+        ("blocks: many", "blocks: 'many' is not a int"),
         ("name:\n  a: 1", "name"),
         ("limit: x", "limit: 'x' is not a float"),
         ("just a sentence", "key: value"),

@@ -60,6 +60,15 @@ def test_lengths(options, frames):
 
 
 @torch.no_grad()
+def test_each_level_has_its_own_number_of_blocks():
+    unet = make_unet(blocks_per_level=(2, 1, 3, 1))
+    for blocks in (unet.down_blocks, unet.up_blocks):
+        assert [len(level.residual) for level in blocks] == [2, 1, 3, 1]
+    sample, condition = inputs()
+    assert unet(sample, 0, condition).sample.shape == sample.shape
+
+
+@torch.no_grad()
 def test_each_item_has_its_own_timestep(unet):
     sample, condition = inputs()
     both = unet(sample, torch.tensor([10.5, 700.0]), condition).sample
@@ -179,14 +188,14 @@ def count(**options):
 def test_size_of_the_paper():
     unet = count(
         level_channels=(256, 256, 512, 512, 1024, 1024),
-        blocks_per_level=1,
+        blocks_per_level=(2, 2, 1, 1, 1, 1),
         kernel_size=3,
         first_injection=3,
-        attention_from=4,
+        attention_from=5,
         latent_channels=129,
         condition_channels=128,
         fourier_channels=1024,
-        time_channels=808,
+        time_channels=1024,
     )
     assert unet + 7_428_336 == pytest.approx(115.9e6, rel=0.003)  # with the conditioning encoder
 

@@ -37,9 +37,9 @@ class TrainConfig(BaselineConfig):
     patch: int = 16
     level_channels: list = field(default_factory=lambda: [*3 * [256], *2 * [512], *6 * [1024]])
     blocks_per_level: int = 2
-    attention_from: int = 7
+    attention_from: int = 8
     fourier_channels: int = 256
-    time_channels: int = 1424
+    time_channels: int = 1536
     chunk_samples: int = 262_144
     sampling_rate: int = 22_050
 

@@ -42,6 +42,8 @@ class TrainerConfig:
     optimizer: str = "adamw"
     learning_rate: float = 1e-4
     lr_warmup_steps: int = 100
+    lr_decay: float | None = None  # a factor every lr_decay_steps; 1 for a constant rate, none for a cosine
+    lr_decay_steps: int = 1
     adam_beta2: float = 0.99
     adam_weight_decay: float = 1e-2
     max_grad_norm: float = 1.0
@@ -271,9 +273,14 @@ class Run:
 
 
 def learning_rate(config: TrainerConfig, step: int) -> float:
-    """A linear warm-up, then half a cosine down to zero; a resumed run takes it from its own config."""
+    """A linear warm-up, then half a cosine down to zero, or the factor `lr_decay` every `lr_decay_steps`.
+
+    A resumed run takes it from its own config.
+    """
     warm_up = config.lr_warmup_steps
     if step < warm_up:
         return config.learning_rate * (step + 1) / warm_up
+    if config.lr_decay is not None:
+        return config.learning_rate * config.lr_decay ** ((step - warm_up) // config.lr_decay_steps)
     progress = (step - warm_up) / max(1, config.max_train_steps - warm_up)
     return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2

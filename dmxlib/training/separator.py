@@ -44,7 +44,7 @@ class TrainConfig(TrainerConfig):
     validation_pairs: int = 32
     chunk_frames: int = 512
     level_channels: list = field(default_factory=lambda: [128, 128, 192, 192, 256, 256])
-    blocks_per_level: int = 1
+    blocks_per_level: int | list = 1
     kernel_size: int = 3
     first_injection: int = 0
     attention_from: int = 4

@@ -155,6 +155,13 @@ def test_learning_rate_warms_up_and_falls_to_zero(config, fit):
     assert list(log_of(config, "lr").values()) == rates[:10]
 
 
+def test_learning_rate_falls_in_steps_or_stays(config):
+    config = replace(config, learning_rate=0.1, lr_warmup_steps=2, lr_decay=0.5, lr_decay_steps=3)
+    rates = [learning_rate(config, step) for step in range(9)]
+    assert rates == pytest.approx([0.05, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025])
+    assert {learning_rate(replace(config, lr_decay=1.0), step) for step in range(2, 9)} == {0.1}
+
+
 def test_averaged_weights_are_validated_and_saved(config, fit, tmp_path):
     config = replace(config, ema_decay=0.5, validation_steps=6)
     module = fit(config)

@@ -247,16 +247,6 @@ def voiced_mask(reference: np.ndarray, rate: int) -> np.ndarray:
     return f0(reference, rate)[1]
 
 
-def log_f0_rmse(reference: np.ndarray, estimate: np.ndarray, rate: int) -> tuple[float, float]:
-    """(RMSE of the natural log of F0 over the frames voiced in both, share of voiced frames missed).
-
-    Runs `f0` on both signals and compares them with `f0_error`, which defines the two numbers: call these two
-    instead where an F0 is needed again. `rate` in Hz; ValueError if the shapes differ.
-    """
-    reference, estimate = _pair(reference, estimate)
-    return f0_error(f0(reference, rate), f0(estimate, rate))
-
-
 def f0_error(
     reference: tuple[np.ndarray, np.ndarray], estimate: tuple[np.ndarray, np.ndarray]
 ) -> tuple[float, float]:
@@ -303,13 +293,13 @@ def pesq(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
 def latent_distance(
     reference: np.ndarray, estimate: np.ndarray, rate: int, codec, chunk_samples: int
 ) -> float:
-    """RMS difference of the two signals' latents in a `dmxlib.codec.Codec`, in the latents' own deviations.
+    """RMS difference of the two signals' latents in a `dmxlib.codec.Codec`.
 
-    sqrt(mean over channels and frames of (z - z_hat)^2); latents have mean 0 and deviation 1 in each channel
-    over the codec's data, so that two unrelated voices are about sqrt(2) apart. The mono mean is coded, in
-    whole chunks of `chunk_samples` at the codec's rate, one after the other, since group normalisation ties
-    the codec to that length; what is left over does not count, and less than one chunk is padded with
-    silence. The codec takes no notice of a chunk's level.
+    sqrt(mean over channels and frames of (z - z_hat)^2). The codec's normalisation gives the latents a mean
+    variance of 1 over its data, though not in each channel, so that two unrelated voices are about sqrt(2)
+    apart. The mono mean is coded, on the codec's device, in whole chunks of `chunk_samples` at the codec's
+    rate, one after the other, since group normalisation ties the codec to that length; what is left over does
+    not count, and less than one chunk is padded with silence. The codec takes no notice of a chunk's level.
     `rate` in Hz; NaN by the module's rule; ValueError if the shapes differ.
     Source: ours.
     """
@@ -319,7 +309,9 @@ def latent_distance(
         return float("nan")
     size = chunk_samples * max(1, pair.shape[1] // chunk_samples)
     waves = torch.from_numpy(librosa.util.fix_length(pair, size=size)).unflatten(1, (-1, chunk_samples))
-    waves = waves[:, :, None].expand(-1, -1, codec.channels, -1)  # (2, chunks, channels, chunk_samples)
+    waves = (
+        waves[:, :, None].expand(-1, -1, codec.channels, -1).to(codec.device)
+    )  # (2, chunks, channels, chunk_samples)
     true, guess = (codec.encode(wave) for wave in waves)
     return (true - guess).square().mean().sqrt().item()
 

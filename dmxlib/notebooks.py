@@ -8,24 +8,14 @@ that comes of it lands in data/notebooks/, which git ignores.
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from dmxlib.config import read_yaml
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.plots import play  # noqa: F401  the notebooks' cells take it from here
 from dmxlib.reproduce import whole
 from dmxlib.weights import find, shipped
 
 ROOT = Path(__file__).parents[1]
 SOURCES, COPIES, TOY_COPIES = ROOT / "notebooks", ROOT / "results" / "notebooks", ROOT / "data" / "notebooks"
-
-
-def play(waves: dict[str, np.ndarray], rate: int) -> None:
-    """Show a player for each wave (channels, frames) under its title; their levels compare."""
-    from IPython.display import Audio, Markdown, display
-
-    peak = max(1e-8, *(float(np.abs(wave).max()) for wave in waves.values()))
-    for title, wave in waves.items():
-        display(Markdown(title), Audio(wave / peak, rate=rate, normalize=False))
 
 
 def check(parameters: dict) -> None:

@@ -1,25 +1,23 @@
-"""Every system of the tables by its name: what the numbers are held against, the model and its parts.
+"""Every system of the tables, one row each: its name, its title and how to build it.
 
-A separator is a function of a track that returns the vocals, (2, frames) at the track's rate. Those that see
-the true vocals say so. Nothing is loaded before it is asked for.
+Nothing is loaded before it is asked for. A new system is one more line of ROWS.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import librosa
 import numpy as np
 import torch
 
-from dmxlib import audio, baselines, weights
+from dmxlib import baselines, weights
 from dmxlib.data import Track
 from dmxlib.errors import InputError
-from dmxlib.pipeline import STEPS, VocalSeparationPipeline, encode_pair
+from dmxlib.evaluation import references
+from dmxlib.evaluation.references import Separator
+from dmxlib.pipeline import STEPS, VocalSeparationPipeline
 from dmxlib.refine import wiener
-
-Separator = Callable[[Track], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -61,77 +59,7 @@ def make_system(name: str, options: Options) -> System:
     """Load a system by its name in `SYSTEMS`; InputError where there is none."""
     if name not in SYSTEMS:
         raise InputError(f"system {name} is unknown; choose from {', '.join(SYSTEMS)}.")
-    return SYSTEMS[name](options)
-
-
-# -- what the numbers are held against -----------------------------------------------------------------------
-
-
-def identity(track: Track) -> np.ndarray:
-    """The mixture itself."""
-    return track.mixture()
-
-
-def at_best_gain(separate: Separator, seconds: float, track: Track) -> np.ndarray:
-    """A separator's output times the gain that gives the mono mean of each window of so many seconds its best
-    SDR (sees the target)."""
-    estimate, vocals = separate(track), track.vocals()
-    size = round(seconds * track.rate)
-    for start in range(0, track.frames, size):
-        x, v = (wave[:, start : start + size].mean(axis=0) for wave in (estimate, vocals))
-        estimate[:, start : start + size] *= np.vdot(x, v) / max(np.vdot(x, x), 1e-12)
-    return estimate
-
-
-def equalizer(songs) -> Separator:
-    """A fixed filter: for each frequency the gain that fits the mono mean of the vocals of `songs` best."""
-    cross, power = 0, 0
-    for song in songs:
-        x, v = (stft(wave.mean(axis=0, keepdims=True)) for wave in (song.mixture(), song.vocals()))
-        cross = cross + (v * x.conj()).real.sum(dim=(0, 2), dtype=torch.float64)
-        power = power + x.abs().square().sum(dim=(0, 2), dtype=torch.float64)
-    gain = (cross / power.clamp(min=1e-12)).float()[:, None]
-    return lambda track: istft(gain * stft(track.mixture()), track.frames)
-
-
-REPEAT_SECONDS, REPEAT_WIDTH = 30.0, 2.0  # a window that is searched for repetitions; their least distance
-
-
-def repetition(track: Track) -> np.ndarray:
-    """What does not repeat: REPET-SIM (Rafii and Pardo 2012) as in librosa's gallery, in windows of 30 s.
-
-    Each STFT frame is compared with its nearest neighbours; what rises above their median is the voice's.
-    """
-    mixture, size = track.mixture(), round(REPEAT_SECONDS * track.rate)
-    parts = [mixture[:, start : start + size] for start in range(0, track.frames, size)]
-    return np.concatenate([_not_repeated(part, track.rate) for part in parts], axis=1)
-
-
-def _not_repeated(mixture, rate):
-    spectrum = stft(mixture)
-    magnitude = spectrum.abs().mean(dim=0).numpy()
-    width = min(round(REPEAT_WIDTH * rate / 1024), (magnitude.shape[1] - 1) // 2 - 1)
-    if width < 1:  # too short to repeat anything
-        return mixture
-    background = np.minimum(
-        magnitude, librosa.decompose.nn_filter(magnitude, aggregate=np.median, metric="cosine", width=width)
-    )
-    mask = librosa.util.softmask(magnitude - background, 10 * background, power=2)
-    return istft(spectrum * torch.from_numpy(mask), mixture.shape[1])
-
-
-def stft(wave: np.ndarray) -> torch.Tensor:
-    """(channels, frames) -> (channels, 2049, STFT frames), complex."""
-    window, signal = torch.hann_window(4096), torch.from_numpy(wave)
-    return torch.stft(signal, 4096, 1024, window=window, pad_mode="constant", return_complex=True)
-
-
-def istft(spectrum: torch.Tensor, frames: int) -> np.ndarray:
-    """The inverse of `stft`."""
-    return torch.istft(spectrum, 4096, 1024, window=torch.hann_window(4096), length=frames).numpy()
-
-
-# -- the model and its parts ---------------------------------------------------------------------------------
+    return SYSTEMS[name].build(options)
 
 
 def latent_diffusion(options: Options, refine: str | None = None) -> System:
@@ -163,23 +91,9 @@ def codec_ceiling(options: Options) -> System:
     """The true vocals through the codec (sees the target): what is lost before anything is generated."""
     pipeline = load_pipeline(options)
     codec = pipeline.codec
-    return System(partial(through_codec, pipeline), codec.num_parameters(), bandwidth=bandwidth(codec))
-
-
-@torch.no_grad()
-def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray:
-    """The true vocals coded chunk by chunk, their level by the pipeline's rule (sees the target)."""
-    codec = pipeline.codec
-    rate, channels = codec.config.sampling_rate, codec.channels
-
-    def code(chunks):
-        for chunk in chunks:
-            vocals, mixture = torch.from_numpy(chunk).unflatten(0, (2, 1, channels))
-            yield pipeline.decode(encode_pair(codec, vocals, mixture), mixture)[0].numpy()
-
-    waves = (audio.to_model(wave, track.rate, rate, channels) for wave in (track.vocals(), track.mixture()))
-    blocks = list(audio.in_chunks(code, [np.concatenate(list(waves))], pipeline.chunk_samples))
-    return audio.from_model(np.concatenate(blocks, axis=1), rate, track.rate, track.frames)
+    return System(
+        partial(references.through_codec, pipeline), codec.num_parameters(), bandwidth=bandwidth(codec)
+    )
 
 
 def baseline(name: str, options: Options) -> System:
@@ -217,25 +131,49 @@ def refined(name: str, options: Options) -> System:
 
 
 SHIPPED = "ldm-dmx-mini"
-GAIN_SECONDS = 7.0  # one best gain each
-EQUAL = "ldm-dmx-equal-mini"  # before its stage 3: trained for as long as the others
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system's row in the tables: its title, how to build it, and what to know of it.
+
+    Args:
+        generative: whether it models the voice's distribution.
+        sees_vocals: whether it is given the true vocals; its title then ends in a mark.
+    """
+
+    name: str
+    plain_title: str
+    build: Callable[[Options], System]
+    generative: bool = False
+    sees_vocals: bool = False
+
+    @property
+    def title(self) -> str:
+        """As the tables print it."""
+        return f"{self.plain_title} ◇" if self.sees_vocals else self.plain_title
+
+
+def reference(separate: Separator) -> Callable[[Options], System]:
+    """How to build what has no weights."""
+    return lambda options: System(separate)
+
 
 # In the tables' order: what the others are held against, two oracles, the paper's systems in its order.
-SYSTEMS = {
-    "mixture": lambda options: System(identity),
-    "best-gain": lambda options: System(partial(at_best_gain, identity, GAIN_SECONDS)),
-    "equalizer": lambda options: System(equalizer(options.training)),
-    "repet": lambda options: System(partial(at_best_gain, repetition, GAIN_SECONDS)),
-    "codec-ceiling": codec_ceiling,
-    "irm": lambda options: System(baselines.load("irm").separate),
-    "instglow": partial(baseline, "instglow"),
-    "instglow-refined": partial(refined, "instglow"),
-    "msdm": partial(baseline, "msdm"),
-    "msdm-refined": partial(refined, "msdm"),
-    "ldm-dmx-equal": lambda options: latent_diffusion(replace(options, model=EQUAL)),
-    "ldm-dmx-equal-refined": lambda options: latent_diffusion(replace(options, model=EQUAL), "wiener"),
-    "ldm-dmx": latent_diffusion,
-    "ldm-dmx-refined": partial(latent_diffusion, refine="wiener"),
-    "bsrnn": partial(baseline, "bsrnn"),
-    "hdemucs": partial(baseline, "hdemucs"),
-}
+ROWS = (
+    Row("mixture", "mixture", reference(references.identity)),
+    Row("best-gain", "mixture at its best gain", reference(references.best_gain), sees_vocals=True),
+    Row("equalizer", "fixed equaliser", lambda options: System(references.equalizer(options.training))),
+    Row("repet", "REPET-SIM at its best gain", reference(references.repet), sees_vocals=True),
+    Row("codec-ceiling", "true vocals through the codec", codec_ceiling, sees_vocals=True),
+    Row("irm", "IRM", reference(references.ideal_ratio_mask), sees_vocals=True),
+    Row("instglow", "InstGlow", partial(baseline, "instglow"), generative=True),
+    Row("instglow-refined", "InstGlow, refined", partial(refined, "instglow"), generative=True),
+    Row("msdm", "MSDM", partial(baseline, "msdm"), generative=True),
+    Row("msdm-refined", "MSDM, refined", partial(refined, "msdm"), generative=True),
+    Row("ldm-dmx", "LDM-dmx", latent_diffusion, generative=True),
+    Row("ldm-dmx-refined", "LDM-dmx, refined", partial(latent_diffusion, refine="wiener"), generative=True),
+    Row("bsrnn", "BS-RNN", partial(baseline, "bsrnn")),
+    Row("hdemucs", "H-Demucs", partial(baseline, "hdemucs")),
+)
+SYSTEMS = {row.name: row for row in ROWS}

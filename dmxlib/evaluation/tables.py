@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dmxlib import plots
 from dmxlib.errors import InputError
 from dmxlib.evaluation.systems import SYSTEMS
 from dmxlib.metrics import OCTAVES_HZ, RATE
@@ -27,18 +26,6 @@ OTHER_METRICS = {
     "silence_db": "under the mixture where nobody sings (dB) ↑",
 }  # fmt: skip
 DNSMOS = {"dnsmos_sig": "SIG ↑", "dnsmos_bak": "BAK ↑", "dnsmos_ovrl": "OVRL ↑", "dnsmos_p808": "P.808 ↑"}
-TITLES = {
-    "mixture": "mixture", "best-gain": "mixture at its best gain", "equalizer": "fixed equaliser",
-    "repet": "REPET-SIM at its best gain", "codec-ceiling": "true vocals through the codec", "irm": "IRM",
-    "instglow": "InstGlow", "instglow-refined": "InstGlow, refined", "msdm": "MSDM",
-    "msdm-refined": "MSDM, refined", "ldm-dmx-equal": "LDM-dmx, equal budget",
-    "ldm-dmx-equal-refined": "LDM-dmx, equal budget, refined", "ldm-dmx": "LDM-dmx, shipped",
-    "ldm-dmx-refined": "LDM-dmx, shipped, refined", "bsrnn": "BS-RNN", "hdemucs": "H-Demucs",
-}  # fmt: skip
-ORACLES = ("best-gain", "repet", "codec-ceiling", "irm")  # which see the true vocals
-TITLES |= {system: f"{TITLES[system]} ◇" for system in ORACLES}
-GENERATIVE = ("instglow", "msdm", "ldm-dmx-equal", "ldm-dmx")  # and refined
-
 # Table II as the paper prints it; its time is of a 12-s clip on a GPU of 12 GB.
 PAPER = pd.DataFrame(
     [
@@ -78,7 +65,7 @@ def dropped(rows: pd.DataFrame) -> list[str]:
     lost = lost.size().rename("lost").reset_index().join(total, on=["system", "metric"])
     groups = lost.groupby(["system", "dropped_reason", "lost", "total"], sort=False)["metric"].agg(", ".join)
     return [
-        f"{TITLES[system]}: {count} of {of} in {names}: {reason}."
+        f"{SYSTEMS[system].title}: {count} of {of} in {names}: {reason}."
         for (system, reason, count, of), names in groups.items()
     ]
 
@@ -91,7 +78,7 @@ def sweep(folder) -> pd.DataFrame:
         rows, facts = load_scores(path)
         medians = rows.groupby(["system", "metric"])["value"].median()
         for system, fact in facts.items():
-            if system not in GENERATIVE:
+            if not SYSTEMS[system].generative or fact["steps"] is None:
                 continue
             run = {"system": system, "steps": fact["steps"], "seconds": fact.get("seconds_per_clip", np.nan)}
             runs.append(run | {metric: medians.get((system, metric), np.nan) for metric in PAPERS_METRICS})
@@ -144,7 +131,7 @@ def metric_table(figures: pd.DataFrame, metrics: dict[str, str], more: dict[str,
     lines = []
     for system in systems:
         cells = [cell(figures, system, metric) for metric in metrics]
-        lines.append([TITLES[system], *(column[system] for column in more.values()), *cells])
+        lines.append([SYSTEMS[system].title, *(column[system] for column in more.values()), *cells])
     return markdown(["model", *more, *metrics.values()], lines)
 
 
@@ -154,11 +141,6 @@ def cell(figures: pd.DataFrame, system: str, metric: str) -> str:
         return "-"
     median, low, high = figures.loc[(system, metric)]
     return three(median) if math.isnan(low) else f"{three(median)} ({three(low)} to {three(high)})"
-
-
-def is_generative(system: str) -> bool:
-    """Whether a system draws the voice."""
-    return system.removesuffix("-refined") in GENERATIVE
 
 
 def front_columns(facts: dict[str, dict]) -> tuple[dict, dict]:
@@ -171,7 +153,7 @@ def front_columns(facts: dict[str, dict]) -> tuple[dict, dict]:
         return with_deviation(*(fact.get(f"seconds_{key}", np.nan) for key in ("per_clip", "std")))
 
     all_columns = {
-        "generative": {system: "yes" if is_generative(system) else "no" for system in facts},
+        "generative": {system: "yes" if SYSTEMS[system].generative else "no" for system in facts},
         "parameters": column(lambda fact: millions(fact.get("parameters"))),
         "T": column(lambda fact: str(fact.get("steps") or "-")),
         "time (s)": column(seconds),
@@ -186,7 +168,9 @@ def millions(count: int | None) -> str:
 
 def steps_table(runs: pd.DataFrame) -> str:
     """The table of a `sweep`."""
-    lines = [[TITLES[run[0]], str(run[1]), *map(three, run[2:])] for run in runs.itertuples(index=False)]
+    lines = [
+        [SYSTEMS[run[0]].title, str(run[1]), *map(three, run[2:])] for run in runs.itertuples(index=False)
+    ]
     return markdown(["model", "T", "time (s)", *PAPERS_METRICS.values()], lines)
 
 
@@ -216,7 +200,7 @@ def table2(folder) -> str:
         f"Medians over {scored(rows)}, in brackets the 95 % bootstrap interval over the "
         f"{over}. LSD, Mel-MAE and log-F0 RMSE on the true voiced frames, PESQ on "
         f"whole excerpts. Time: 12 s of stereo in float32 on {machines}. T: sampling steps. "
-        "◇ sees the true vocals. Drawn by `python -m dmxlib.report`; scores made by",
+        "◇ sees the true vocals. Made by `python -m dmxlib.report`; scores made by",
         commands(facts),
         metric_table(figures, PAPERS_METRICS, all_columns),
         f"Not scored: {', '.join(system for system in SYSTEMS if system not in facts) or 'none'}.",
@@ -245,21 +229,61 @@ def table2(folder) -> str:
 
 def table2_figure(folder):
     """Medians with their intervals, one panel a metric; under them the paper's values."""
+    from matplotlib.figure import Figure
+
     rows, facts = load_scores(folder)
-    figures = medians(rows, ["system", "metric"]).rename(index=TITLES, level="system")
-    return plots.scores(figures, list(map(TITLES.get, facts)), PAPER, PAPERS_METRICS)
+    ours, systems = medians(rows, ["system", "metric"]), list(facts)
+    figure = Figure(figsize=(11, 1.8 + 0.3 * (len(systems) + len(PAPER))), layout="constrained")
+    heights = {"height_ratios": [len(systems), len(PAPER)]}
+    panels = figure.subplots(2, len(PAPERS_METRICS), sharex="col", sharey="row", gridspec_kw=heights)
+    for (metric, title), (top, bottom) in zip(PAPERS_METRICS.items(), panels.T, strict=True):
+        chosen = ours.reindex([(system, metric) for system in systems])
+        reach = [chosen["median"] - chosen.low, chosen.high - chosen["median"]]
+        top.errorbar(chosen["median"], range(len(systems)), xerr=reach, fmt="o", markersize=5, capsize=3)
+        bottom.plot(PAPER[metric], range(len(PAPER)), "D", color="0.4", markersize=5)
+        top.set(title=title)
+        for axes in (top, bottom):
+            axes.grid(alpha=0.3)
+            axes.tick_params(labelbottom=True)
+    titles = [SYSTEMS[system].title for system in systems]
+    for (axes, *_), names, block in ((panels[0], titles, "ours"), (panels[1], PAPER.index, "the paper's")):
+        axes.set_yticks(range(len(names)), names)
+        axes.set(ylim=(len(names) - 0.4, -0.6), ylabel=block)
+    return figure
 
 
 def speed_figure(folder):
-    """Seconds against LSD and PESQ: ours but the oracles, with sweeps over steps; the paper's beside them."""
+    """LSD and PESQ over the seconds for a clip of 12 s: ours but the oracles, a line through the numbers of
+    steps of each; the paper's beside them."""
+    from matplotlib.figure import Figure
+
     rows, facts = load_scores(folder)
-    ours = rows.groupby(["system", "metric"])["value"].median().unstack()
     shown = {metric: PAPERS_METRICS[metric] for metric in ("lsd", "pesq")}
-    ours = ours.reindex(index=list(facts), columns=list(shown)).assign(
-        seconds=[fact.get("seconds_per_clip", np.nan) for fact in facts.values()]
+    systems = [system for system in facts if not SYSTEMS[system].sees_vocals]
+    ours = rows.groupby(["system", "metric"])["value"].median().unstack()
+    ours = ours.reindex(index=systems, columns=list(shown)).assign(
+        seconds=[facts[system].get("seconds_per_clip", np.nan) for system in systems]
     )
-    ours = ours.drop(index=[system for system in ORACLES if system in facts])
-    return plots.speed(ours.rename(index=TITLES), sweep(folder).replace({"system": TITLES}), PAPER, shown)
+    ours.index = [SYSTEMS[system].title for system in systems]
+    figure = Figure(figsize=(11, 1.6 + 2.8 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 2, sharex="col", squeeze=False)
+    for (metric, title), row in zip(shown.items(), panels, strict=True):
+        for axes, frame in zip(row, (ours, PAPER), strict=True):
+            for name, point in frame.dropna(subset="seconds").iterrows():
+                axes.plot(point.seconds, point[metric], "o", label=name)
+            axes.set(xscale="log", ylabel=title)
+            axes.margins(0.1)
+            axes.grid(alpha=0.3)
+        for _, runs in sweep(folder).groupby("system", sort=False):
+            row[0].plot(runs.seconds, runs[metric], ".-", color="0.6", linewidth=1, zorder=0)
+            for run in runs.itertuples():
+                place = run.seconds, getattr(run, metric)
+                row[0].annotate(f"T={run.steps}", place, (0, -11), textcoords="offset points", fontsize=8)
+    for axes, block in zip(panels[0], ("ours", "the paper's"), strict=True):
+        axes.legend(title=block, loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=3, frameon=False)
+    for axes in panels[-1]:
+        axes.set_xlabel("seconds for 12 s of audio")
+    return figure
 
 
 def write_table2(folder, output) -> list[Path]:
@@ -267,6 +291,6 @@ def write_table2(folder, output) -> list[Path]:
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     (output / "table2.md").write_text(table2(folder))
-    for name, draw_figure in {"table2.png": table2_figure, "speed.png": speed_figure}.items():
-        draw_figure(folder).savefig(output / name, dpi=110)
+    for name, make_figure in {"table2.png": table2_figure, "speed.png": speed_figure}.items():
+        make_figure(folder).savefig(output / name, dpi=110)
     return [output / name for name in ("table2.md", "table2.png", "speed.png")]

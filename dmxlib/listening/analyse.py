@@ -9,7 +9,7 @@ import pandas
 from scipy import stats
 from tqdm import tqdm
 
-from dmxlib import audio, metrics, plots
+from dmxlib import audio, metrics
 from dmxlib.errors import InputError
 from dmxlib.listening.results import rated_samples, read_key, read_results
 from dmxlib.summary import markdown
@@ -61,6 +61,23 @@ def opinion_scores(ratings: pandas.DataFrame, key: dict) -> pandas.DataFrame:
             rows.append({"aspect": aspect, "system": system, "listeners": len(values), "mos": mos,
                          "half_width": half, "bootstrap_low": low, "bootstrap_high": high})  # fmt: skip
     return pandas.DataFrame(rows)
+
+
+def opinion_figure(scores):
+    """Plot the table of `opinion_scores` with its t-intervals; returns the figure."""
+    from matplotlib.figure import Figure
+
+    aspects, systems = list(scores.aspect.unique()), list(scores.system.unique())
+    figure = Figure(figsize=(9, 1.4 + 0.4 * len(systems)), layout="constrained")
+    columns = figure.subplots(1, len(aspects), sharey=True, squeeze=False)[0]
+    for axes, aspect in zip(columns, aspects, strict=True):
+        chosen = scores[scores.aspect == aspect].set_index("system").loc[systems]
+        axes.errorbar(chosen.mos, systems, xerr=chosen.half_width, fmt="o", capsize=4)
+        axes.set(title=aspect, xlabel="MOS, 95 % interval", xlim=(0.9, 5.1), xticks=range(1, 6))
+        axes.grid(alpha=0.3)
+    columns[0].invert_yaxis()  # as in the table: the first system on top
+    columns[0].margins(y=0.2)
+    return figure
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -154,7 +171,7 @@ def report(ratings: pandas.DataFrame, key: dict, notes: list[str], folder: Path)
     tables = {"ratings": ratings, "mos": scores, "comparisons": tests, "agreement": fit}
     for name, rows in tables.items():
         rows.to_csv(folder / f"{name}.csv", index=False)
-    plots.opinion_scores(scores).savefig(folder / "mos.png", dpi=110)
+    opinion_figure(scores).savefig(folder / "mos.png", dpi=110)
     differ = tests[(tests.test == "Wilcoxon") & (tests.p_holm < 1 - CONFIDENCE)]
     differences = [f"- {row.aspect}: {row.systems} (p = {row.p_holm:.2g})" for row in differ.itertuples()]
     agreed = [

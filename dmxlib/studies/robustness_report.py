@@ -4,9 +4,9 @@ import json
 from math import isnan
 from pathlib import Path
 
+import numpy as np
 import pandas
 
-from dmxlib import plots
 from dmxlib.errors import InputError
 from dmxlib.summary import frame_markdown, medians
 
@@ -56,7 +56,7 @@ def noise_figure(tables: dict[str, pandas.DataFrame]):
     for figure in FIGURES:
         found = over_songs(all_codebooks(tables), ["experiment", "noise_std"], figure)
         panels[figure] = {title: found.loc[name] for name, title in TITLES.items()}
-    return plots.noise_study(panels)
+    return plot_noise(panels)
 
 
 def codec_figure(tables: dict[str, pandas.DataFrame]):
@@ -76,7 +76,7 @@ def codec_figure(tables: dict[str, pandas.DataFrame]):
         for figure, label in (("sdr", "SDR"), ("si_sdr", "SI-SDR"))
         for name in ("nq", "bq")
     }
-    return plots.codec_study(by_band, by_bandwidth, codings)
+    return plot_codec(by_band, by_bandwidth, codings)
 
 
 def all_codebooks(tables: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
@@ -154,3 +154,76 @@ EnCodec 48 kHz on the vocals of MUSDB18-HQ: another codec, other data, another r
 
 {paper}
 """
+
+
+# -- figures -------------------------------------------------------------------------------------------------
+
+
+def plot_noise(panels: dict[str, dict]):
+    """Plot a noise study; returns the figure.
+
+    Args:
+        panels: "sdr", "lsd", "mel_mae" -> title of a curve -> frame over the noise's deviation with the
+            columns median, low and high, as `dmxlib.summary.medians` makes it.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True).ravel()
+    names = {"sdr": "SDR (dB)", "lsd": "LSD", "mel_mae": "Mel-MAE (dB)"}
+    for part, name in zip(axes, ("sdr", "sdr", "lsd", "mel_mae"), strict=True):
+        _intervals(part, panels[name], ("0.45", "C0", "C1", "C3", "C2"))
+        part.set(title=names[name])
+        part.set_xscale("symlog", linthresh=1e-6, linscale=0.6)  # the 0 has its place on it
+        part.set(xlim=(0, 4), xticks=[0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])
+        part.xaxis.set_minor_locator(NullLocator())
+    decoded = [curve for title, curve in panels["sdr"].items() if title != "Identity"]
+    low, high = min(curve.min(axis=None) for curve in decoded), max(curve.max(axis=None) for curve in decoded)
+    axes[1].set(title="SDR (dB), the codec's range", ylim=(low - 2, high + 2))
+    for part in axes[2:]:
+        part.set_xlabel("deviation of the noise")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(panels["sdr"]))
+    return figure
+
+
+def plot_codec(by_band: dict, by_bandwidth: dict, codings: dict):
+    """Plot what a codec keeps by frequency band, by bandwidth and by way of coding; returns the figure.
+
+    Args:
+        by_band: title -> frame of SDR over the bands' lower edges in Hz, columns as in `plot_noise`.
+        by_bandwidth: title -> frame of SDR over kbit/s.
+        codings: title -> frame of SDR, then of SI-SDR, over the names of the ways.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    axes = figure.subplot_mosaic([["bands", "bands"], ["bandwidths", "codings"]])
+    edges = next(iter(by_band.values())).index
+    _intervals(axes["bands"], {title: curve.set_axis(range(len(edges))) for title, curve in by_band.items()})
+    axes["bands"].set(title="by frequency band", xlabel="Hz", ylabel="SDR (dB)")
+    names = [f"{low:,} to {high:,}" for low, high in zip(edges, edges[1:], strict=False)]
+    axes["bands"].set_xticks(range(len(edges)), [*names, f"above {edges[-1]:,}"])
+    _intervals(axes["bandwidths"], by_bandwidth)
+    axes["bandwidths"].set(title="by bandwidth of the quantiser", xlabel="kbit/s", ylabel="SDR (dB)")
+    for number, (title, curve) in enumerate(codings.items()):
+        places = np.arange(len(curve)) + 0.16 * (number - (len(codings) - 1) / 2)
+        reach = [curve["median"] - curve.low, curve.high - curve["median"]]
+        look = {"color": f"C{number % 2}", "mfc": "white" if number > 1 else None}
+        axes["codings"].errorbar(curve["median"], places, xerr=reach, fmt="o", label=title, capsize=3, **look)
+    axes["codings"].set_yticks(range(len(curve)), curve.index)
+    axes["codings"].invert_yaxis()
+    axes["codings"].set(title="one stream or chunks, without noise", xlabel="dB")
+    axes["codings"].grid(alpha=0.3)
+    axes["codings"].legend(loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=4, frameon=False)
+    axes["bands"].legend()
+    axes["bandwidths"].legend()
+    return figure
+
+
+def _intervals(axes, curves: dict, colors=("C0", "C1", "C2", "C3")):
+    """Plot medians as lines, each in the band of its interval."""
+    for color, (title, curve) in zip(colors, curves.items(), strict=False):
+        axes.plot(curve.index, curve["median"], "o-", color=color, markersize=4, label=title)
+        axes.fill_between(curve.index, curve.low, curve.high, color=color, alpha=0.12, linewidth=0)
+    axes.grid(alpha=0.3)

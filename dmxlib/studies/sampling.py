@@ -21,11 +21,12 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistep
 from diffusers.utils.torch_utils import randn_tensor
 from tqdm import tqdm
 
-from dmxlib import audio, metrics, plots
+from dmxlib import audio, metrics
 from dmxlib.data import Track
 from dmxlib.errors import exit_on_input_error
+from dmxlib.evaluation.references import istft, stft
 from dmxlib.evaluation.scoring import Song, load_songs, silence
-from dmxlib.evaluation.systems import bandwidth, istft, stft
+from dmxlib.evaluation.systems import bandwidth
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
 from dmxlib.summary import frame_markdown
@@ -255,7 +256,31 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
 def figure(rows: pd.DataFrame):
     """Quality over seconds of a study's rows; of those whose seconds differ."""
     drawn = means(rows).filter(regex="^(steps|eta|mean|overlap)", axis="index")
-    return plots.quality_by_seconds(drawn, {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, drawn"})
+    return quality_by_seconds(drawn, {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, drawn"})
+
+
+def quality_by_seconds(settings, titles: dict[str, str]):
+    """Plot scores over computing time, settings of one kind (their first word) as a line; returns the figure.
+
+    Args:
+        settings: frame over names with the columns seconds, of computing for a second of audio, and each of
+            `titles`, column -> title of a panel.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    panels = figure.subplots(1, len(titles), squeeze=False)[0]
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        for kind, points in settings.groupby(settings.index.str.split().str[0], sort=False):
+            axes.plot(points.seconds, points[column], "o" if kind == "mean" else "o-", label=kind)
+            for name, point in points.iterrows():
+                place = point.seconds, point[column]
+                label = name.removeprefix(kind).strip()
+                axes.annotate(label, place, (3, 4), textcoords="offset points", fontsize=7)
+        axes.set(xscale="log", xlabel="seconds of computing for a second of audio", ylabel=title)
+        axes.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=8, frameon=False)
+    return figure
 
 
 def draw(folder) -> list[Path]:

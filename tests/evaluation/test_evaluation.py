@@ -15,7 +15,7 @@ from dmxlib import baselines, metrics, weights
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
 from dmxlib.evaluation import __main__ as command
-from dmxlib.evaluation import scoring, systems
+from dmxlib.evaluation import references, scoring, systems
 from dmxlib.evaluation.scoring import silence
 from dmxlib.evaluation.systems import Options, make_system
 from dmxlib.pipeline import STEPS, VocalSeparationPipeline
@@ -242,11 +242,6 @@ def test_each_iterative_system_has_its_own_number_of_steps(model_folder):
     assert make_system("mixture", replace(options, steps=4)).steps is None
 
 
-def test_equal_budget_is_a_model_of_its_own_that_ships():
-    raw, refined = (make_system(f"ldm-dmx-equal{end}", Options(model="nowhere")) for end in ("", "-refined"))
-    assert (raw.bandwidth, refined.bandwidth) == (12_000, np.inf) and raw.parameters == refined.parameters
-
-
 @pytest.fixture
 def shipped_instglow(tmp_path, monkeypatch):
     """An InstGlow with random weights where the trained ones are looked for."""
@@ -382,11 +377,27 @@ def test_bad_calls_are_told_in_one_sentence(toy_root, tmp_path, flags, message):
 
 
 def test_best_gain_is_the_least_squares_one(made):
-    scaled, v = systems.at_best_gain(systems.identity, 2.0, made), made.vocals()
+    scaled, v = references.at_best_gain(references.identity, made, 2.0), made.vocals()
     for start in (0, 2 * RATE):
         window = slice(start, start + 2 * RATE)
         error = [np.square((g * scaled - v)[:, window].mean(axis=0)).sum() for g in (0.99, 1, 1.01)]
         assert error[1] < min(error[0], error[2])
+
+
+def test_irm_is_far_better_than_the_mixture(toy_root):
+    (track,) = load_tracks(toy_root, "test")
+    vocals, estimate = track.vocals(), references.ideal_ratio_mask(track)
+    assert estimate.shape == vocals.shape
+    assert metrics.sdr(vocals, estimate) > metrics.sdr(vocals, track.mixture()) + 6
+
+
+def test_irm_is_of_magnitudes(made):
+    """A voice at 440 Hz over another tone of half its height at the same place: 1 / (1 + 0.5), where powers
+    would give 1 / (1 + 0.25)."""
+    made.rest = 0.5 * made.voice
+    inside = slice(RATE // 2, 2 * RATE)
+    estimate = references.ideal_ratio_mask(made)[:, inside]
+    np.testing.assert_allclose(estimate, made.mixture()[:, inside] / 1.5, atol=1e-4)
 
 
 def test_repetition_is_taken_out(rng):
@@ -395,7 +406,7 @@ def test_repetition_is_taken_out(rng):
     time = np.arange(loop.shape[1]) / RATE
     voice = np.tile(np.sin(2 * np.pi * 500 * time) * (4.2 < time) * (time < 5.2), (2, 1)).astype(np.float32)
     made = Made(voice, 0.1 * loop)
-    assert metrics.sdr(voice, systems.repetition(made)) > metrics.sdr(voice, made.mixture()) + 6
+    assert metrics.sdr(voice, references.repetition(made)) > metrics.sdr(voice, made.mixture()) + 6
 
 
 def test_silence_is_measured_where_nobody_sings(made):
@@ -422,7 +433,7 @@ def test_codec_ceiling_is_the_voice_at_its_level(toy_root, model_folder, rule):
     track = load_tracks(toy_root, "test")[0]
     pipeline = VocalSeparationPipeline.from_pretrained(model_folder)
     pipeline.register_to_config(level_rule=rule)
-    wave = systems.through_codec(pipeline, track)
+    wave = references.through_codec(pipeline, track)
     assert wave.shape == (2, track.frames) and np.isfinite(wave).all()
     levels = [10 * np.log10(np.square(signal).mean()) for signal in (wave, track.vocals())]
     assert abs(levels[0] - levels[1]) < 3

@@ -51,11 +51,11 @@ def lines(text, start):
 
 def test_table2_has_each_systems_medians_and_facts(scores):
     ours, paper = tables.table2(scores).split("## The paper's")
-    irm, ldm = lines(ours, "| IRM")[0], lines(ours, "| LDM-dmx, shipped |")[0]
+    irm, ldm = lines(ours, "| IRM")[0], lines(ours, "| LDM-dmx |")[0]
     assert irm[:6] == ["IRM ◇", "no", "-", "-", "0.50 ± 0.01", "3 (1 to 6)"]
-    assert ldm[:5] == ["LDM-dmx, shipped", "yes", "9.9 M", "20", "3.00 ± 0.25"]
+    assert ldm[:5] == ["LDM-dmx", "yes", "9.9 M", "20", "3.00 ± 0.25"]
     assert ldm[7] == "0.2 (0.1 to 0.3)"
-    assert lines(ours, "| LDM-dmx, shipped | 12000")[0][2:] == ["3 (1 to 6)"] * 4
+    assert lines(ours, "| LDM-dmx | 12000")[0][2:] == ["3 (1 to 6)"] * 4
     assert lines(ours, "| IRM ◇ | 22050")
     assert "5 excerpts of a song" in ours and "    python -m dmxlib.evaluation irm\n" in ours
     assert lines(paper, "| LDM-dmx")[0][3:] == ["1.74 ± 0.02", "1.30", "6.43", "0.198", "1.29"]
@@ -65,32 +65,32 @@ def test_table2_has_each_systems_medians_and_facts(scores):
 def test_table2_says_what_is_missing_and_what_was_dropped(scores):
     text = tables.table2(scores)
     assert "Not scored: mixture, best-gain, equalizer, repet, codec-ceiling, instglow" in text
-    assert "- LDM-dmx, shipped: 5 of 5 in sir: no reason." in text
-    assert "- LDM-dmx, shipped: 2 of 5 in log_f0_rmse: no reason." in text
+    assert "- LDM-dmx: 5 of 5 in sir: no reason." in text
+    assert "- LDM-dmx: 2 of 5 in log_f0_rmse: no reason." in text
     assert "DNSMOS" not in text and "Mixture" not in text
     others = text.partition("Interference")[2]
-    assert lines(others, "| LDM-dmx, shipped")[0] == ["LDM-dmx, shipped", "3 (1 to 6)", "4.5", "-"]
+    assert lines(others, "| LDM-dmx")[0] == ["LDM-dmx", "3 (1 to 6)", "4.5", "-"]
 
 
 def test_steps_are_a_table_in_order(scores):
     by_steps = tables.table2(scores).partition("By the number")[2].partition("## The paper's")[0]
     assert [line[:4] for line in lines(by_steps, "| LDM")] == [
-        ["LDM-dmx, shipped", "4", "0.5", "4"],
-        ["LDM-dmx, shipped", "10", "1.25", "10"],
-        ["LDM-dmx, shipped", "20", "3", "3"],
+        ["LDM-dmx", "4", "0.5", "4"],
+        ["LDM-dmx", "10", "1.25", "10"],
+        ["LDM-dmx", "20", "3", "3"],
     ]
 
 
 def test_figures_show_ours_and_the_papers_apart(scores):
     figure = tables.table2_figure(scores)
     top, bottom = figure.axes[: len(figure.axes) // 2], figure.axes[len(figure.axes) // 2 :]
-    assert [label.get_text() for label in top[0].get_yticklabels()] == ["IRM ◇", "LDM-dmx, shipped"]
+    assert [label.get_text() for label in top[0].get_yticklabels()] == ["IRM ◇", "LDM-dmx"]
     assert list(top[0].lines[0].get_xdata()) == [3, 3]
     assert list(bottom[0].lines[0].get_xdata()) == list(tables.PAPER.lsd)
     speed = tables.speed_figure(scores)
     names = [[text.get_text() for text in axes.get_legend().texts] for axes in speed.axes[:2]]
     assert names == [
-        ["LDM-dmx, shipped"],
+        ["LDM-dmx"],
         ["InstGlow", "MSDM", "LDM-dmx", "H-Demucs"],
     ]  # an oracle's time says nothing
     assert [text.get_text() for text in speed.axes[0].texts] == ["T=4", "T=10", "T=20"]

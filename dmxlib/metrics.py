@@ -309,9 +309,8 @@ def latent_distance(
         return float("nan")
     size = chunk_samples * max(1, pair.shape[1] // chunk_samples)
     waves = torch.from_numpy(librosa.util.fix_length(pair, size=size)).unflatten(1, (-1, chunk_samples))
-    waves = (
-        waves[:, :, None].expand(-1, -1, codec.channels, -1).to(codec.device)
-    )  # (2, chunks, channels, chunk_samples)
+    waves = waves.to(codec.device)[:, :, None]  # (2, chunks, channels, chunk_samples)
+    waves = waves.expand(-1, -1, codec.channels, -1)
     true, guess = (codec.encode(wave) for wave in waves)
     return (true - guess).square().mean().sqrt().item()
 

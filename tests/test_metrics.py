@@ -343,7 +343,7 @@ def test_pesq_of_bad_data_is_nan():
 def coder(channels=1, gain=1.0):
     """A codec whose latents are the samples."""
     config = SimpleNamespace(sampling_rate=RATE)
-    return SimpleNamespace(config=config, channels=channels, encode=lambda wave: gain * wave)
+    return SimpleNamespace(config=config, channels=channels, device="cpu", encode=lambda wave: gain * wave)
 
 
 @pytest.mark.parametrize("channels", [1, 2])

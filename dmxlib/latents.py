@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dmxlib.codec import Codec, Conditioner
+from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config
 from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
@@ -69,7 +70,7 @@ def checksum(encoder: Conditioner) -> str:
 
 def build_cache(config: LatentConfig, quiet: bool = False) -> None:
     """Write the shards that are missing; a cache of other settings in the same folder is refused."""
-    codec = Codec.load(config.codec)
+    codec = load_codec(config.codec)
     folder, settings = Path(config.output_dir), {**asdict(config), "codec_checksum": checksum(codec)}
     description = folder / "cache.json"
     if description.exists() and json.loads(description.read_text()) != settings:

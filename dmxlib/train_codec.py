@@ -4,7 +4,7 @@
 vocals better from the latents and codes it has: a separator trained on them keeps its worth.
 """
 
-from dmxlib.codec import Codec
+from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config
 from dmxlib.data import VocalPairs, training_tracks
 from dmxlib.errors import InputError, exit_on_input_error
@@ -19,7 +19,7 @@ def main(argv=None) -> None:
     accelerator = make_accelerator(config)
     if config.train_decoder_only and not config.init:
         raise InputError("train_decoder_only continues a codec; name one with --init.")
-    codec = Codec.load(config.init) if config.init else new_codec(config)
+    codec = load_codec(config.init, quantized=True) if config.init else new_codec(config)
     kept, held = training_tracks(config.data_root, config.hold_out_seconds)
     excerpts = (config.excerpt_seconds, codec.config.sampling_rate, codec.channels)
     validation = VocalPairs(held, config.validation_excerpts, *excerpts, seed=1, augmentations=())

@@ -11,12 +11,23 @@ from accelerate.state import AcceleratorState, GradientState
 
 from dmxlib import audio
 from dmxlib.codec import Codec
+from dmxlib.codec.load import OFFICIAL
+from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.data.sets.toy import render_song
 from dmxlib.diffusion import make_scheduler
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.unet import VocalUNet1D
 
 RATE, SECONDS = 44_100, 6.0
+ENCODEC = {  # EnCodec's two architectures, narrow
+    name: dict(
+        official,
+        seanet=dict(official["seanet"], n_filters=2, dimension=8, ratios=[4, 2]),
+        n_q=2,
+        bins=16,
+    )
+    for name, official in OFFICIAL.items()
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,15 +59,39 @@ def make_codec(rate):
     seanet = dict(channels=1, dimension=16, n_filters=4, ratios=[5, 4, 4, 4], norm="time_group_norm")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        codec = Codec(rate, seanet, n_q=4, bins=32).eval()
+        codec = Codec(sampling_rate=rate, seanet=seanet).eval()
         codec.calibrate(torch.randn(1, 1, 320 * 64) for _ in range(4))
     return codec
+
+
+@pytest.fixture(scope="session")
+def quantized_codec(tiny_codec):
+    """The tiny codec with four codebooks of 32 random entries."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        codec = QuantizedCodec.from_config(tiny_codec.config, n_q=4, bins=32)
+    codec.load_state_dict(tiny_codec.state_dict(), strict=False)
+    return codec.eval()
+
+
+@pytest.fixture(scope="session")
+def codec_folder(quantized_codec, tmp_path_factory):
+    """It, as `save_pretrained` writes it."""
+    folder = tmp_path_factory.mktemp("models") / "codec"
+    quantized_codec.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_codec():
     """A calibrated codec with random weights: 24 kHz mono, hop 320, 16 latent channels."""
     return make_codec(24_000)
+
+
+def same_weights(a, b):
+    """Whether two modules hold the same tensors."""
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def make_pipeline(codec):

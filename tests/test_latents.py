@@ -109,7 +109,7 @@ def test_codec_that_was_trained_further_is_refused(config, monkeypatch):
     codec = make_codec(24_000)
     with torch.no_grad():
         next(codec.encoder.parameters())[0] += 0.01
-    monkeypatch.setattr(latents.Codec, "load", lambda name: codec)
+    monkeypatch.setattr(latents, "load_codec", lambda name: codec)
     with pytest.raises(InputError, match="other settings"):
         build_cache(config, quiet=True)
 

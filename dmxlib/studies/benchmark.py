@@ -38,8 +38,9 @@ from tqdm import tqdm
 import dmxlib.pipeline
 from dmxlib import audio, baselines, plots, separate
 from dmxlib.baselines.base import Baseline, new_model
-from dmxlib.codec import OFFICIAL, Codec
+from dmxlib.codec import Codec
 from dmxlib.codec import fast as fast_codec
+from dmxlib.codec.load import OFFICIAL
 from dmxlib.config import from_values, read_yaml
 from dmxlib.errors import exit_on_input_error
 from dmxlib.latents import encode_batch
@@ -178,7 +179,7 @@ def ldm_dmx(size: str) -> VocalSeparationPipeline:
         pipeline = VocalSeparationPipeline.from_pretrained("ldm-dmx-mini")
     else:
         config = from_values(TrainConfig, read_yaml(CONFIGS / "paper_stage1.yaml"))
-        pipeline = new_pipeline(Codec(**OFFICIAL["48khz"]), config)
+        pipeline = new_pipeline(Codec.from_config(OFFICIAL["48khz"]), config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -296,7 +297,7 @@ WAYS = {  # of the codec: how, in what tiles, the modules that each pass over in
 @torch.no_grad()
 def codec(case: Case):
     """The encoder and the decoder, each in all ways, which take turns; the first call is not counted."""
-    times, codec = {}, Codec(**OFFICIAL["48khz"]).eval()
+    times, codec = {}, Codec.from_config(OFFICIAL["48khz"]).eval()
     x = torch.randn(1, codec.channels, round(case.seconds * codec.config.sampling_rate))
     for name, seanet in (("encoder", codec.encoder), ("decoder", codec.decoder)):
         for _ in range(case.repeats + 1):
@@ -389,7 +390,7 @@ def codec_steps(table: pd.DataFrame, clip_seconds: float) -> pd.DataFrame:
         a = torch.randn(2048, 2048).to(dtype)
         rates[dtype] = 2 * len(a) ** 3 / min(repeat(lambda a=a: a @ a, 5))
     bandwidth = 2 * big.nbytes / min(repeat(big.clone, 5))
-    codec, lines = Codec(**OFFICIAL["48khz"]).eval(), []
+    codec, lines = Codec.from_config(OFFICIAL["48khz"]).eval(), []
     x = torch.randn(1, codec.channels, round(clip_seconds * codec.config.sampling_rate))
     for name, seanet in (("encoder", codec.encoder), ("decoder", codec.decoder)):
         operations, passes, x = work(seanet, x)

@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from dmxlib import audio, metrics
 from dmxlib.codec import Codec, mid_rms
+from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config
 from dmxlib.data import SPLITS, Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
@@ -301,7 +302,8 @@ def run(config: RobustnessConfig, quiet: bool = False) -> Path:
     ):
         raise InputError("excerpt_seconds and excerpts_per_track have to be above 0.")
     start, cpu_start = time.perf_counter(), time.process_time()
-    codec = Codec.load(config.codec).to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    codec = load_codec(config.codec, quantized=True).to(device)
     tracks = load_split(config)
     flags = " ".join(f"--{key} {value}" for key, value in asdict(config).items())
     about = facts(f"python -m dmxlib.studies.robustness {flags}") | {

@@ -17,7 +17,8 @@ import torch
 import torchaudio
 from encodec.msstftd import MultiScaleSTFTDiscriminator
 
-from dmxlib.codec import Codec, unit_rms
+from dmxlib.codec import unit_rms
+from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.plots import save_spectrograms
 from dmxlib.training.loop import TrainerConfig
 
@@ -56,7 +57,7 @@ class CodecStep(torch.nn.Module):
 
     SCALES = ((256, 32), (512, 64), (1024, 64), (2048, 64))  # window and mel bands; hops of a quarter window
 
-    def __init__(self, codec: Codec, dataset, validation, config: CodecTrainConfig):
+    def __init__(self, codec: QuantizedCodec, dataset, validation, config: CodecTrainConfig):
         super().__init__()
         self.codec, self.config, self.dataset = codec, config, dataset
         codec.encoder.requires_grad_(not config.train_decoder_only)
@@ -158,7 +159,7 @@ def log_mel(mel, wave):
     return torch.log(mel(wave) + 1)
 
 
-def new_codec(config: CodecTrainConfig) -> Codec:
+def new_codec(config: CodecTrainConfig) -> QuantizedCodec:
     """A codec of the config's size with random weights."""
     seanet = dict(
         channels=config.channels,
@@ -172,4 +173,4 @@ def new_codec(config: CodecTrainConfig) -> Codec:
         true_skip=True,
         lstm=0,
     )
-    return Codec(config.sampling_rate, seanet, config.n_q, config.bins)
+    return QuantizedCodec(config.sampling_rate, seanet, config.n_q, config.bins)

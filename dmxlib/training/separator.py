@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dmxlib.codec import Codec
+from dmxlib.codec.load import load_codec
 from dmxlib.data import AUGMENTATIONS
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError
@@ -141,7 +142,7 @@ def make_pipeline(config: TrainConfig) -> VocalSeparationPipeline:
     """The system to train: a saved one, or a new U-Net on the codec that the config names."""
     if config.pretrained_model_name_or_path:
         return VocalSeparationPipeline.from_pretrained(config.pretrained_model_name_or_path)
-    return new_pipeline(Codec.load(config.codec), config)
+    return new_pipeline(load_codec(config.codec), config)
 
 
 def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from dmxlib import audio, metrics
-from dmxlib.codec import OFFICIAL, Codec, mid_rms
+from dmxlib.codec import Codec, mid_rms
 from dmxlib.codec import fast as fast_codec
+from dmxlib.codec.load import OFFICIAL, load_codec
 from dmxlib.data.sets.toy import render_song
 
 SIZE = {"n_filters": 4, "dimension": 16}
@@ -48,7 +49,7 @@ def test_the_packages_output(codec, monkeypatch, tile, frames):
 @torch.no_grad()
 def test_half_precision_costs_the_voice_nothing():
     """Of the codec that ships: 0.05 dB of what a voice comes back with."""
-    codec = Codec.load("encodec-mini")
+    codec = load_codec("encodec-mini")
     wave = audio.match_channels(render_song(0, seconds=7.0)[0], 1)
     wave = torch.from_numpy(audio.resample(wave, 44_100, codec.config.sampling_rate))[None]
     level, scores = mid_rms(wave), []

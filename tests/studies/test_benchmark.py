@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from dmxlib.codec import OFFICIAL, Codec
+from dmxlib.codec import Codec
+from dmxlib.codec.load import OFFICIAL
 from dmxlib.studies import benchmark
 
 COLUMNS = "system,size,precision,compiled,steps,part,seconds_median,seconds_std,peak_mb,parameters"
@@ -52,7 +53,7 @@ def test_codec_steps_have_a_prediction(folder):
 @torch.no_grad()
 def test_operations_of_the_codec():
     """Two for each multiplication: of the first convolution's kernel, and of the LSTM's weights, a frame."""
-    codec = Codec(**OFFICIAL["48khz"]).eval()
+    codec = Codec.from_config(OFFICIAL["48khz"]).eval()
     first = codec.encoder.model[0]
     assert benchmark.work(first, torch.randn(1, 2, 640))[0] == 2 * 2 * 32 * 7 * 640
     lstm = codec.decoder.model[1]

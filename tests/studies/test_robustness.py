@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from dmxlib import audio, metrics, report
-from dmxlib.codec import OFFICIAL, Codec, hugging_face_name
+from dmxlib.codec.load import OFFICIAL, hugging_face_name, load_codec
+from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.data import load_tracks
 from dmxlib.reproduce import seeded_generator
 from dmxlib.studies import robustness
@@ -32,7 +33,7 @@ def no_gradients():
 @pytest.fixture(scope="module")
 def codec():
     """The trained codec that ships: with random weights noise could help as well as harm."""
-    return Codec.load("encodec-mini")
+    return load_codec("encodec-mini", quantized=True)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,12 @@ def test_more_noise_never_helps_beyond_the_interval(codec, waves):
 def made_integers(codec, wave, monkeypatch, name, noise_std):
     """(codes without noise, the codes an experiment decodes)."""
     kept = []
-    monkeypatch.setattr(Codec, "dequantize", lambda self, codes: kept.append(codes) or self.encode(wave))
+
+    def keep(self, codes):
+        kept.append(codes)
+        return self.encode(wave)
+
+    monkeypatch.setattr(QuantizedCodec, "dequantize", keep)
     code(name, codec, wave, noise_std)
     return codec.quantize(codec.encode(wave)), kept[0]
 
@@ -206,7 +212,7 @@ def test_bands_see_their_own_error(rng):
 
 
 def test_bandwidths():
-    official = {name: robustness.bandwidths(Codec(**OFFICIAL[name])) for name in OFFICIAL}
+    official = {name: robustness.bandwidths(QuantizedCodec(**OFFICIAL[name])) for name in OFFICIAL}
     assert official["48khz"] == {1: 1.5, 2: 3, 4: 6, 8: 12, 16: 24}  # kbit/s, as EnCodec names them
     assert official["24khz"] == {1: 0.75, 2: 1.5, 4: 3, 8: 6, 16: 12, 32: 24}
 
@@ -215,10 +221,10 @@ def test_bandwidths():
 
 
 @pytest.fixture(scope="module")
-def folder(toy_root, model_folder, tmp_path_factory):
+def folder(toy_root, codec_folder, tmp_path_factory):
     """What the command writes of two toy songs and the codec with random weights."""
     folder = tmp_path_factory.mktemp("results") / "robustness" / "toy-tiny"
-    flags = {"codec": model_folder / "codec", "data_root": toy_root, "output_dir": folder}
+    flags = {"codec": codec_folder, "data_root": toy_root, "output_dir": folder}
     flags |= {"excerpt_seconds": 0.2, "excerpts_per_track": 1, "split": "all"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(robustness, "AXIS", NOISE)
@@ -276,7 +282,7 @@ def test_figures_are_redrawn_from_the_tables(folder, tmp_path, monkeypatch, caps
 def test_official_weights_on_the_tree_of_musdb(tmp_path, rng, monkeypatch):
     """EnCodec's 48 kHz architecture from a file of the hub's format, MUSDB18-HQ as it is downloaded."""
     torch.manual_seed(0)
-    codec = Codec(**OFFICIAL["48khz"])
+    codec = QuantizedCodec(**OFFICIAL["48khz"])
     state = {hugging_face_name(key): value.contiguous() for key, value in codec.state_dict().items()}
     save_file(state, tmp_path / "model.safetensors")
     songs = {"train": "Actions - One Minute Smile", "test": "AM Contra - Heart Peripheral"}
@@ -304,9 +310,9 @@ def test_official_weights_on_the_tree_of_musdb(tmp_path, rng, monkeypatch):
         (["--excerpts_per_track=0"], "above 0"),
     ],
 )
-def test_bad_input_is_one_sentence(flags, message, tmp_path, toy_root, model_folder):
+def test_bad_input_is_one_sentence(flags, message, tmp_path, toy_root, codec_folder):
     output = tmp_path / "out"
-    good = [f"--codec={model_folder}/codec", f"--data_root={toy_root}", f"--output_dir={output}"]
+    good = [f"--codec={codec_folder}", f"--data_root={toy_root}", f"--output_dir={output}"]
     with pytest.raises(SystemExit, match=rf"^error: .*{message}"):
         robustness.main([*good, *flags])
     assert not output.exists()

@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dmxlib import train, train_codec
+from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
 from dmxlib.pipeline import VocalSeparationPipeline
@@ -230,7 +231,7 @@ def test_command_runs_on_raw_audio(flags, cache, stage1, tmp_path, stage):
 
 def test_stage_3_learns_from_what_is_heard(cache, stage1):
     """Gradients reach the U-Net, and the conditioner where asked, through the decoder, which is frozen."""
-    training, _ = pairs_of(cache, separator.Codec.load(cache.codec))
+    training, _ = pairs_of(cache, separator.load_codec(cache.codec))
     batch = torch.utils.data.default_collate([training[0], training[1]])
     for train_conditioner in (False, True):
         pipeline = VocalSeparationPipeline.from_pretrained(stage1 / "model")
@@ -548,7 +549,7 @@ def test_codec_trains_resumes_and_starts_the_next(toy_root, tmp_path):
     def codec_run(name, **extra):
         values = {**settings, "output_dir": tmp_path / name, **extra}
         run([f"--{key}={value}" for key, value in values.items()], train_codec)
-        return codec_training.Codec.load(str(tmp_path / name / "model"))
+        return load_codec(str(tmp_path / name / "model"), quantized=True)
 
     codec = codec_run("first", max_train_steps=4)
     assert list(log_of(tmp_path / "first")) == [1, 2, 3, 4]
@@ -581,9 +582,9 @@ def test_discriminator_and_codec_learn_from_their_own_losses():
     assert gradients[0].abs().sum() > 0
 
 
-def test_decoder_alone_learns_vocals_from_the_latents_there_are(toy_root, model_folder, tmp_path):
+def test_decoder_alone_learns_vocals_from_the_latents_there_are(toy_root, codec_folder, tmp_path):
     values = dict(
-        init=model_folder / "codec",
+        init=codec_folder,
         train_decoder_only="yes",
         data_root=toy_root,
         output_dir=tmp_path / "run",
@@ -598,8 +599,8 @@ def test_decoder_alone_learns_vocals_from_the_latents_there_are(toy_root, model_
         use_ema="no",
     )
     run([f"--{key}={value}" for key, value in values.items()], train_codec)
-    before = codec_training.Codec.load(str(model_folder / "codec"))
-    after = codec_training.Codec.load(str(tmp_path / "run" / "model"))
+    before = load_codec(str(codec_folder), quantized=True)
+    after = load_codec(str(tmp_path / "run" / "model"), quantized=True)
     for part in ("encoder", "normalization", "quantizer"):
         assert same(getattr(before, part).state_dict(), getattr(after, part).state_dict())
     assert not same(before.decoder.state_dict(), after.decoder.state_dict())

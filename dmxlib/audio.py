@@ -202,10 +202,20 @@ def in_chunks(
         blocks: (channels, any) each.
         overlap: share of a chunk that it is cross-faded over with the next, 0 to 0.5.
 
-    The blocks that come out add up to a little more than went in: the last chunk is padded.
+    The blocks that come out add up to what went in.
     """
-    hop = length - int(length * overlap)
-    return overlap_add(function(chunks(blocks, length, hop)), hop)
+    hop, went_in, came_out = length - int(length * overlap), 0, 0
+
+    def counted():
+        nonlocal went_in
+        for block in blocks:
+            went_in += block.shape[1]
+            yield block
+
+    for part in overlap_add(function(chunks(counted(), length, hop)), hop):
+        part = part[:, : went_in - came_out]  # the last chunk is padded
+        came_out += part.shape[1]
+        yield part
 
 
 def chunks(blocks: Iterable[np.ndarray], length: int, hop: int) -> Iterator[np.ndarray]:
@@ -236,7 +246,8 @@ def overlap_add(parts: Iterable[np.ndarray], hop: int) -> Iterator[np.ndarray]:
         overlap = part.shape[1] - hop
         if tail is not None and overlap:
             fade = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
-            part = np.concatenate([tail * (1 - fade) + part[:, :overlap] * fade, part[:, overlap:]], axis=1)
+            head = tail + fade * (part[:, :overlap] - tail)  # in this form exact where the two are equal
+            part = np.concatenate([head, part[:, overlap:]], axis=1)
         yield part[:, :hop]
         tail = part[:, hop:]
     if tail is not None and tail.shape[1]:

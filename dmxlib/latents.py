@@ -25,7 +25,7 @@ from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config
 from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.pipeline import encode_pair
+from dmxlib.level import encode_pair
 from dmxlib.reproduce import whole
 
 

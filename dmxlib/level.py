@@ -1,19 +1,32 @@
 """The vocals' level, which EnCodec's group normalisation throws away: how loud a decoded chunk has to be.
 
-A level channel stands beside the latents, and the U-Net draws it too. Two rules say what it does. "drawn":
-the decoded wave follows it frame by frame. "averaged": it gives the whole chunk one gain, and shuts a gate
-where nobody sings. The second is the better one where no training has been (results/sampling): what a frame's
-level misses by averages out over a chunk.
+A level channel stands beside the latents, and the U-Net samples it too. It gives the whole decoded chunk one
+gain, and shuts a gate where nobody sings: what a frame's level misses by averages out over a chunk.
 """
 
 import torch
 from torch.nn import functional as F
 
-FLOOR_DB = -60.0  # under the mixture's RMS: silence, and as quiet as a drawn level gets
+from dmxlib.codec import Codec
+
+FLOOR_DB = -60.0  # under the mixture's RMS: silence, and as quiet as a sampled level gets
 CENTER_DB, SCALE_DB = -25.0, 20.0  # of the level channel, so that it has about the latents' spread; ours
 WINDOW = 4  # latent frames a level is measured over: 53 ms at 75 frames/s, more than a period of any voice
 GATE_DB, GATE_SLOPE = -30.0, 2.0  # under the first, each dB of level less shuts the gate by so many dB
-REACH_DB = 30.0  # what lies deeper under the decoded chunk's own RMS is codec noise and is not raised further
+
+
+def encode_pair(codec: Codec, vocals: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+    """What the U-Net learns to sample: waves (batch, channels, T) -> (batch, dimension + 1, F), the vocals'
+    latents and their level."""
+    levels = frame_levels(vocals, rms(mixture), codec.hop_length)
+    return torch.cat([codec.encode(vocals), to_channel(levels)], dim=1)
+
+
+def decode_pair(codec: Codec, latents: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+    """The inverse of `encode_pair`: latents (batch, dimension + 1, F) -> vocals (batch, channels, F * hop) at
+    their level in the mixture (batch, channels, T); gradients go through."""
+    wave = codec.decode(latents[:, :-1])
+    return apply_mean_level(wave, from_channel(latents[:, -1:]), rms(mixture))
 
 
 def rms(wave: torch.Tensor) -> torch.Tensor:
@@ -34,7 +47,7 @@ def frame_levels(wave: torch.Tensor, reference: torch.Tensor, hop: int) -> torch
 
 
 def to_channel(levels: torch.Tensor) -> torch.Tensor:
-    """Levels in dB -> the channel the U-Net draws."""
+    """Levels in dB -> the channel the U-Net samples."""
     return (levels - CENTER_DB) / SCALE_DB
 
 
@@ -43,17 +56,9 @@ def from_channel(channel: torch.Tensor) -> torch.Tensor:
     return (channel * SCALE_DB + CENTER_DB).clamp(FLOOR_DB, 6)
 
 
-def apply_levels(wave: torch.Tensor, levels: torch.Tensor, reference: torch.Tensor, hop: int) -> torch.Tensor:
-    """Give a decoded wave (batch, channels, T) the levels (batch, 1, T / hop) in dB over `reference`."""
-    own = rms(wave)
-    gain_db = levels - frame_levels(wave, own, hop).clamp(min=-REACH_DB)
-    gain = F.interpolate(10 ** (gain_db / 20), wave.shape[-1], mode="linear")
-    return wave * gain * reference / own.clamp(min=1e-8)
-
-
 def gate(wave: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """Attenuate a decoded wave (batch, channels, T) where its levels (batch, 1, T / hop) in dB over the
-    mixture's RMS lie under GATE_DB: a downward expander, gentle with what was drawn a little too low."""
+    mixture's RMS lie under GATE_DB: a downward expander, gentle with what was sampled a little too low."""
     gain_db = GATE_SLOPE * (levels - GATE_DB).clamp(max=0)
     return wave * F.interpolate(10 ** (gain_db / 20), wave.shape[-1], mode="linear")
 

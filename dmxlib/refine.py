@@ -30,15 +30,14 @@ def wiener(
         window_seconds: of the STFT.
     """
     size = 2 * round(window_seconds * rate / 2)
-    window = torch.hann_window(size)
-    spectrum = _stft(torch.from_numpy(mixture), window)
+    spectrum = stft(mixture, size)
     target = spectrum.mean(dim=0, keepdim=True).abs()
-    estimate = _stft(torch.from_numpy(vocals).mean(dim=0, keepdim=True), window).abs()
+    estimate = stft(vocals.mean(axis=0, keepdims=True), size).abs()
     mask = soft_mask(target, estimate, exponent)
     top = int(bandwidth / rate * size)
     if top < mask.shape[1]:
         mask[:, top:] = mask[:, int(SHELF * top) : top].mean(dim=1, keepdim=True)
-    return torch.istft(spectrum * mask, size, size // 4, window=window, length=mixture.shape[1]).numpy()
+    return istft(spectrum * mask, mixture.shape[1]).numpy()
 
 
 def soft_mask(mixture: torch.Tensor, vocals: torch.Tensor, exponent: float) -> torch.Tensor:
@@ -47,8 +46,16 @@ def soft_mask(mixture: torch.Tensor, vocals: torch.Tensor, exponent: float) -> t
     return voice / (voice + rest)
 
 
-def _stft(wave, window):
-    """(channels, T) -> (channels, bins, frames), complex; padded, so that a short chunk works."""
-    return torch.stft(
-        wave, len(window), len(window) // 4, window=window, pad_mode="constant", return_complex=True
-    )
+def stft(wave: np.ndarray | torch.Tensor, size: int = 4096) -> torch.Tensor:
+    """(channels, samples) -> (channels, size / 2 + 1, frames), complex: Hann windows, a quarter apart.
+
+    Zeros stand beyond the ends: reflection would need half a window of signal.
+    """
+    settings = {"window": torch.hann_window(size), "pad_mode": "constant", "return_complex": True}
+    return torch.stft(torch.as_tensor(wave), size, size // 4, **settings)
+
+
+def istft(spectrum: torch.Tensor, samples: int) -> torch.Tensor:
+    """The inverse of `stft`, (channels, samples)."""
+    size = 2 * (spectrum.shape[-2] - 1)
+    return torch.istft(spectrum, size, size // 4, window=torch.hann_window(size), length=samples)

@@ -7,10 +7,8 @@ import argparse
 import contextlib
 import sys
 import warnings
-from itertools import tee
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from dmxlib import audio, weights
@@ -53,9 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--duration", type=float, default=None, metavar="S", help="stop after so many seconds"
     )
     parser.add_argument(
-        "--steps", type=int, default=1, help="sampling steps: more take longer; must divide 1000"
+        "--steps", type=int, default=None, help="sampling steps; by default the model's own number"
     )
-    parser.add_argument("--eta", type=float, default=0.0, help="fresh noise in every step, 0 (none) to 1")
     parser.add_argument(
         "--overlap", type=float, default=audio.OVERLAP, help="share of a chunk cross-faded with the next"
     )
@@ -168,21 +165,19 @@ def separate_file(pipeline, track: Path, paths, options) -> None:
     with audio.open_audio(track) as file, contextlib.ExitStack() as stack:
         rate = file.samplerate
         frames = _excerpt(file, options)
-        blocks, mixtures = tee(audio.read_blocks(file, BLOCK_SECONDS * rate, frames))
-        vocals = pipeline.stream(
-            blocks,
+        separated = pipeline.stream(
+            audio.read_blocks(file, BLOCK_SECONDS * rate, frames),
             rate,
             num_inference_steps=options.steps,
-            eta=options.eta,
             generator=torch.Generator().manual_seed(options.seed),
             overlap=options.overlap,
             refine=None if options.refine == "none" else options.refine,
         )
         if options.verbose:
-            print(f"{track}: {frames / rate:.1f} s at {rate} Hz, {options.steps} steps", file=sys.stderr)
+            print(f"{track}: {frames / rate:.1f} s at {rate} Hz", file=sys.stderr)
         outputs = [stack.enter_context(audio.open_for_writing(path, rate, subtype)) for path in paths]
         bar = stack.enter_context(tqdm(total=round(frames / rate), desc=track.name, unit="s"))
-        for voice, mixture in align(vocals, mixtures):
+        for mixture, voice in separated:
             voice = audio.quantize(voice, outputs[0].subtype)  # so that the two files add up to the mixture
             audio.write_block(outputs[0], voice)
             audio.write_block(outputs[1], mixture - voice)
@@ -201,17 +196,6 @@ def _excerpt(file, options) -> int:
     if not options.duration > 0:
         raise InputError(f"--duration is {options.duration}; choose more than 0 seconds.")
     return round(min(rest, max(1, options.duration * file.samplerate)))
-
-
-def align(vocals, mixtures):
-    """Pair a stream of vocal blocks with as many frames of the mixture's; ends where the mixture does."""
-    held = np.zeros((2, 0), np.float32)
-    for voice in vocals:
-        while held.shape[1] < voice.shape[1] and (block := next(mixtures, None)) is not None:
-            held = np.concatenate([held, block], axis=1)
-        frames = min(held.shape[1], voice.shape[1])
-        yield voice[:, :frames], held[:, :frames]
-        held = held[:, frames:]
 
 
 if __name__ == "__main__":

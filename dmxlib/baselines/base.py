@@ -120,7 +120,7 @@ class Baseline(ModelMixin, ConfigMixin):
 
         wave = audio.to_model(mixture, rate, config.sampling_rate, config.channels)
         blocks = list(audio.in_chunks(extract, [wave], config.chunk_samples))
-        vocals = np.concatenate(blocks, axis=1)[:, : wave.shape[1]]
+        vocals = np.concatenate(blocks, axis=1)
         return audio.from_model(vocals, config.sampling_rate, rate, mixture.shape[1])
 
 

@@ -12,7 +12,9 @@ import torch
 
 from dmxlib import audio
 from dmxlib.data import Track
-from dmxlib.pipeline import VocalSeparationPipeline, encode_pair
+from dmxlib.level import encode_pair
+from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.refine import istft, stft
 
 Separator = Callable[[Track], np.ndarray]
 
@@ -49,7 +51,7 @@ def equalizer(songs) -> Separator:
         cross = cross + (v * x.conj()).real.sum(dim=(0, 2), dtype=torch.float64)
         power = power + x.abs().square().sum(dim=(0, 2), dtype=torch.float64)
     gain = (cross / power.clamp(min=1e-12)).float()[:, None]
-    return lambda track: istft(gain * stft(track.mixture()), track.frames)
+    return lambda track: istft(gain * stft(track.mixture()), track.frames).numpy()
 
 
 REPEAT_SECONDS, REPEAT_WIDTH = 30.0, 2.0  # a window that is searched for repetitions; their least distance
@@ -80,7 +82,7 @@ def _not_repeated(mixture, rate):
         magnitude, librosa.decompose.nn_filter(magnitude, aggregate=np.median, metric="cosine", width=width)
     )
     mask = librosa.util.softmask(magnitude - background, 10 * background, power=2)
-    return istft(spectrum * torch.from_numpy(mask), mixture.shape[1])
+    return istft(spectrum * torch.from_numpy(mask), mixture.shape[1]).numpy()
 
 
 def ideal_ratio_mask(track: Track) -> np.ndarray:
@@ -92,7 +94,7 @@ def ideal_ratio_mask(track: Track) -> np.ndarray:
     vocals, mixture = track.vocals(), track.mixture()
     voice, rest, spectrum = map(stft, (vocals, mixture - vocals, mixture))
     mask = voice.abs() / (voice.abs() + rest.abs()).clamp(min=1e-8)
-    return istft(spectrum * mask, track.frames)
+    return istft(spectrum * mask, track.frames).numpy()
 
 
 @torch.no_grad()
@@ -109,14 +111,3 @@ def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray
     waves = (audio.to_model(wave, track.rate, rate, channels) for wave in (track.vocals(), track.mixture()))
     blocks = list(audio.in_chunks(code, [np.concatenate(list(waves))], pipeline.chunk_samples))
     return audio.from_model(np.concatenate(blocks, axis=1), rate, track.rate, track.frames)
-
-
-def stft(wave: np.ndarray) -> torch.Tensor:
-    """(channels, frames) -> (channels, 2049, STFT frames), complex."""
-    window, signal = torch.hann_window(4096), torch.from_numpy(wave)
-    return torch.stft(signal, 4096, 1024, window=window, pad_mode="constant", return_complex=True)
-
-
-def istft(spectrum: torch.Tensor, frames: int) -> np.ndarray:
-    """The inverse of `stft`."""
-    return torch.istft(spectrum, 4096, 1024, window=torch.hann_window(4096), length=frames).numpy()

@@ -16,7 +16,7 @@ from dmxlib.data import Track
 from dmxlib.errors import InputError
 from dmxlib.evaluation import references
 from dmxlib.evaluation.references import Separator
-from dmxlib.pipeline import STEPS, VocalSeparationPipeline
+from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
 
 
@@ -64,7 +64,8 @@ def make_system(name: str, options: Options) -> System:
 
 def latent_diffusion(options: Options, refine: str | None = None) -> System:
     """The pipeline, raw or refined."""
-    pipeline, own_steps = load_pipeline(options), options.steps or STEPS
+    pipeline = load_pipeline(options)
+    own_steps = options.steps or pipeline.num_inference_steps
 
     def separate(track, steps=own_steps):
         generator = torch.Generator().manual_seed(options.seed)

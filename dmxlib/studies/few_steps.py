@@ -54,7 +54,8 @@ class DistillStep(TrainStep):
                 f"teacher_steps is {config.teacher_steps}; choose a multiple of student_steps, "
                 f"{config.student_steps}."
             )
-        self.config, self.steps = config, config.student_steps
+        self.config = config
+        pipeline.register_to_config(num_inference_steps=config.student_steps)
         self._teacher = (copy.deepcopy(pipeline.unet).requires_grad_(False).eval(),)  # hidden, never saved
 
     def forward(self, batch, generator):

@@ -17,49 +17,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from tqdm import tqdm
 
-from dmxlib import audio, metrics
+from dmxlib import metrics
 from dmxlib.data import Track
 from dmxlib.errors import exit_on_input_error
-from dmxlib.evaluation.references import istft, stft
 from dmxlib.evaluation.scoring import Song, load_songs, silence
 from dmxlib.evaluation.systems import bandwidth
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.refine import wiener
+from dmxlib.refine import istft, stft, wiener
 from dmxlib.summary import frame_markdown
 
 METRICS = ("sdr", "si_sdr", "lsd", "mel_mae")
-STEPS = 10  # where noise and seeds are compared: a single step adds no noise and has little to average
+STEPS = 10  # where seeds are compared: those of a single step have little to average
 SEEDS = 4
-CUTOFF_HZ = 5000  # of the authors' sibling paper, which samples waves
-
-
-class HighNoise(DDIMScheduler):
-    """DDIM whose added noise lies where the codec keeps what is above CUTOFF_HZ: the latent counterpart of a
-    high-passed noise. `root` (channels, channels) is set by `high_noise`."""
-
-    def step(self, model_output, timestep, sample, eta=0.0, generator=None, **_):
-        """As DDIMScheduler's."""
-        noise = randn_tensor(sample.shape, generator, sample.device, sample.dtype)
-        return super().step(model_output, timestep, sample, eta=eta, variance_noise=self.root @ noise)
-
-
-@torch.no_grad()
-def high_noise(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> HighNoise:
-    """The scheduler for a pipeline: the covariance of how the latents of `vocals` (batch, channels, T) at the
-    codec's rate change by a low-pass at CUTOFF_HZ, at unit mean variance. The level channel gets no noise."""
-    rate = pipeline.codec.config.sampling_rate
-    low = np.stack([metrics.low_pass(wave, rate, CUTOFF_HZ) for wave in vocals.numpy()])
-    change = pipeline.codec.encode(vocals) - pipeline.codec.encode(torch.from_numpy(low).to(vocals.dtype))
-    variances, axes = torch.linalg.eigh(change.transpose(0, 1).flatten(1).cov())
-    deviations = (variances / variances.mean()).clamp(min=0).sqrt()
-    scheduler = HighNoise.from_config(pipeline.scheduler.config)
-    scheduler.root = torch.zeros([pipeline.unet.config.latent_channels] * 2)
-    scheduler.root[:-1, :-1] = axes * deviations @ axes.T
-    return scheduler
 
 
 SOLVERS = {"DPM-Solver++": DPMSolverMultistepScheduler, "UniPC": UniPCMultistepScheduler}
@@ -71,17 +43,12 @@ def with_solver(pipeline: VocalSeparationPipeline, solver: type) -> VocalSeparat
     They divide by the signal's amplitude, which is 0 at pure noise: `rescale_betas_zero_snr` makes it 2^-12.
     """
     scheduler = solver.from_config(pipeline.scheduler.config, rescale_betas_zero_snr=True)
-    step = scheduler.step
-    # they draw no noise
-    scheduler.step = lambda v, timestep, sample, eta, generator: step(v, timestep, sample)
     return with_parts(pipeline, scheduler=scheduler)
 
 
-def with_parts(pipeline, pipeline_class=VocalSeparationPipeline, level_rule=None, **parts):
-    """A pipeline with some of its parts exchanged, or its class, or its level rule."""
-    config = pipeline.config
-    own = {"chunk_frames": config.chunk_frames, "level_rule": level_rule or config.level_rule}
-    return pipeline_class(**pipeline.components | parts, **own)
+def with_parts(pipeline, pipeline_class=VocalSeparationPipeline, **parts):
+    """A pipeline with some of its parts exchanged, or its class."""
+    return pipeline_class(**pipeline.components | parts, chunk_frames=pipeline.config.chunk_frames)
 
 
 class MeanLatents(VocalSeparationPipeline):
@@ -113,7 +80,8 @@ def expectation_maximization(mixture, vocals, rate, bandwidth) -> np.ndarray:
     # (channels, bins, frames) -> (frames, bins, channels)
     x, voice = (stft(wave).numpy().transpose(2, 1, 0).astype(complex) for wave in (mixture, first))
     sources, _, _ = norbert.expectation_maximization(np.stack([voice, x - voice], axis=-1), x, iterations=1)
-    return istft(torch.from_numpy(sources[..., 0].transpose(2, 1, 0).astype(np.complex64)), mixture.shape[1])
+    voice = torch.from_numpy(sources[..., 0].transpose(2, 1, 0).astype(np.complex64))
+    return istft(voice, mixture.shape[1]).numpy()
 
 
 def refinements() -> dict[str, Callable]:
@@ -125,10 +93,8 @@ def refinements() -> dict[str, Callable]:
     return found
 
 
-def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[str, tuple]:
-    """Name -> (pipeline, keywords of its call); `vocals` as in `high_noise`."""
-    rules = {rule: with_parts(pipeline, level_rule=rule) for rule in ("drawn", "averaged")}
-    high = with_parts(pipeline, scheduler=high_noise(pipeline, vocals))
+def variants(pipeline: VocalSeparationPipeline) -> dict[str, tuple]:
+    """Name -> (pipeline, keywords of its call)."""
     means = {"latents": with_parts(pipeline, MeanLatents), "spectra": with_parts(pipeline, MeanSpectra)}
     solvers = {name: with_solver(pipeline, solver) for name, solver in SOLVERS.items()}
     return (
@@ -138,14 +104,11 @@ def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[st
             for name, solver in solvers.items()
             for count in (2, 4, 10)
         }
-        | {f"eta {eta}": (pipeline, {"num_inference_steps": STEPS, "eta": eta}) for eta in (0.4, 1.0)}
-        | {"eta 0.4, high noise": (high, {"num_inference_steps": STEPS, "eta": 0.4})}
         | {
             f"mean of {SEEDS} {what}, steps {steps}": (mean, {"num_inference_steps": steps})
             for steps in (1, STEPS)
             for what, mean in means.items()
         }
-        | {f"level {rule}": (ruled, {}) for rule, ruled in rules.items()}
         | {f"overlap {share}": (pipeline, {"overlap": share}) for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)}
     )
 
@@ -156,10 +119,7 @@ def variants(pipeline: VocalSeparationPipeline, vocals: torch.Tensor) -> dict[st
 def study(pipeline: VocalSeparationPipeline, tracks: list[Track], seed: int = 0) -> pd.DataFrame:
     """Separate each track with every variant, drawn and refined, and with the default in every refinement; a
     row for each track and setting: seconds (of computing, a second of audio), and METRICS of both."""
-    settings = [
-        (name, *variant, wiener)
-        for name, variant in variants(pipeline, codec_chunks(pipeline, tracks)).items()
-    ]
+    settings = [(name, *variant, wiener) for name, variant in variants(pipeline).items()]
     settings += [(name, pipeline, {}, refine) for name, refine in refinements().items()]
     rows = []
     for track in tqdm(tracks, desc="sampling", unit="song", disable=None):
@@ -173,18 +133,6 @@ def study(pipeline: VocalSeparationPipeline, tracks: list[Track], seed: int = 0)
             figures = scores(song, drawn) | {f"refined_{k}": v for k, v in scores(song, refined).items()}
             rows.append({"setting": name, "track": track.name, "seconds": seconds} | figures)
     return pd.DataFrame(rows)
-
-
-def codec_chunks(pipeline, tracks) -> torch.Tensor:
-    """The loudest chunk of each track's vocals, (tracks, channels, T) at the codec's rate."""
-    codec = pipeline.codec
-    chunks = []
-    for track in tracks:
-        wave = audio.to_model(track.vocals(), track.rate, codec.config.sampling_rate, codec.channels)
-        starts = range(0, max(1, wave.shape[1] - pipeline.chunk_samples + 1), pipeline.chunk_samples)
-        cut = [audio.fit(wave[:, start:], pipeline.chunk_samples) for start in starts]
-        chunks.append(max(cut, key=lambda chunk: np.square(chunk).sum()))
-    return torch.from_numpy(np.stack(chunks))
 
 
 def scores(song: Song, estimate: np.ndarray) -> dict[str, float]:
@@ -255,7 +203,7 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
 
 def figure(rows: pd.DataFrame):
     """Quality over seconds of a study's rows; of those whose seconds differ."""
-    drawn = means(rows).filter(regex="^(steps|eta|mean|overlap)", axis="index")
+    drawn = means(rows).filter(regex="^(steps|mean|overlap)", axis="index")
     return quality_by_seconds(drawn, {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, drawn"})
 
 

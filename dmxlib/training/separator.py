@@ -18,8 +18,9 @@ from dmxlib.data import AUGMENTATIONS
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError
 from dmxlib.latents import CachedPairs, checksum, pairs_of
+from dmxlib.level import encode_pair
 from dmxlib.metrics import si_sdr
-from dmxlib.pipeline import STEPS, VocalSeparationPipeline, encode_pair
+from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
 from dmxlib.training.decoded import decoded_loss, draw
@@ -29,7 +30,8 @@ from dmxlib.unet import VocalUNet1D
 
 @dataclass
 class TrainConfig(TrainerConfig):
-    """The loop's settings, the data's, and the U-Net's size (without pretrained_model_name_or_path)."""
+    """The loop's settings, the data's, the system's own number of sampling steps (None: a saved one's, or 1),
+    and the U-Net's size (without pretrained_model_name_or_path)."""
 
     system: str = "ldm-dmx"
     pretrained_model_name_or_path: str | None = None
@@ -44,6 +46,7 @@ class TrainConfig(TrainerConfig):
     hold_out_seconds: float = 8.0
     validation_pairs: int = 32
     chunk_frames: int = 512
+    num_inference_steps: int | None = None
     level_channels: list = field(default_factory=lambda: [128, 128, 192, 192, 256, 256])
     blocks_per_level: int | list = 1
     kernel_size: int = 3
@@ -65,8 +68,6 @@ class TrainStep(torch.nn.Module):
         t_power: how t is drawn, see `v_loss`.
         log_weight: of `decoded_loss`, on waves, in the place of the v loss; None for the latter.
     """
-
-    steps = STEPS  # of sampling, in validation
 
     def __init__(
         self,
@@ -123,9 +124,7 @@ class TrainStep(torch.nn.Module):
             else:  # one pair at eight t
                 pair = (tensor.expand(8, -1, -1) for tensor in (latents, condition))
                 losses.append(v_loss(self.unet, *pair, generator))
-            drawn = self.pipeline.sample(
-                condition, self.steps, generator=torch.Generator().manual_seed(number)
-            )
+            drawn = self.pipeline.sample(condition, generator=torch.Generator().manual_seed(number))
             waves = self.pipeline.codec.decode(torch.cat([latents, drawn])[:, :-1]).cpu().numpy()
             si_sdrs.append(si_sdr(*waves))
             if number == 0:
@@ -140,9 +139,12 @@ class TrainStep(torch.nn.Module):
 
 def make_pipeline(config: TrainConfig) -> VocalSeparationPipeline:
     """The system to train: a saved one, or a new U-Net on the codec that the config names."""
-    if config.pretrained_model_name_or_path:
-        return VocalSeparationPipeline.from_pretrained(config.pretrained_model_name_or_path)
-    return new_pipeline(load_codec(config.codec), config)
+    if not config.pretrained_model_name_or_path:
+        return new_pipeline(load_codec(config.codec), config)
+    pipeline = VocalSeparationPipeline.from_pretrained(config.pretrained_model_name_or_path)
+    if config.num_inference_steps:
+        pipeline.register_to_config(num_inference_steps=config.num_inference_steps)
+    return pipeline
 
 
 def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
@@ -160,7 +162,7 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
         time_channels=config.time_channels,
     )
     parts = (codec, codec.conditioner(), unet, make_scheduler())
-    return VocalSeparationPipeline(*parts, config.chunk_frames, level_rule="averaged")  # results/sampling
+    return VocalSeparationPipeline(*parts, config.chunk_frames, config.num_inference_steps or 1)
 
 
 def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):

@@ -1,0 +1,107 @@
+"""`Separator`, the base of every trained system: audio of any length in, its vocals out."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+
+from dmxlib import audio
+from dmxlib.errors import InputError
+from dmxlib.refine import wiener
+
+
+@dataclass
+class SeparationOutput(BaseOutput):
+    """`vocals`: float32 (2, samples) at the input's rate."""
+
+    vocals: np.ndarray
+
+
+class Separator:
+    """Long audio through a model of one chunk length: each chunk goes to the model's rate and channels and
+    back, and is cross-faded with the next.
+
+    A system offers `generate`, and as properties or attributes `device`, `sampling_rate` in Hz, `channels`,
+    `chunk_samples` at that rate, and `num_inference_steps`, its own number of them.
+    """
+
+    batch_size = 1  # chunks computed at once, where the caller names no other number
+
+    def generate(self, mixture, num_inference_steps=None, generator=None) -> torch.Tensor:
+        """The vocals of mixture chunks, both (batch, channels, chunk_samples) at the model's rate."""
+        raise NotImplementedError
+
+    def check_steps(self, num_inference_steps: int) -> None:
+        """Raise InputError for a number of steps that the system cannot take."""
+        if num_inference_steps < 1:
+            raise InputError(f"the number of steps is {num_inference_steps}; choose 1 or more.")
+
+    def __call__(self, audio, sampling_rate: int, **settings) -> SeparationOutput:
+        """Separate an array (samples,) or (channels, samples) at `sampling_rate` Hz; settings as in `stream`.
+
+        Raises InputError for an array that is empty or not finite.
+        """
+        mixture = np.atleast_2d(np.asarray(audio, dtype=np.float32))
+        if mixture.ndim > 2 or mixture.size == 0 or not np.isfinite(mixture).all():
+            raise InputError("the audio is empty, no (channels, samples), or holds NaN or infinite samples.")
+        parts = [vocals for _, vocals in self.stream([mixture], sampling_rate, **settings)]
+        return SeparationOutput(vocals=np.concatenate(parts, axis=1))
+
+    def stream(
+        self,
+        blocks: Iterable[np.ndarray],
+        sampling_rate: int,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | None = None,
+        overlap: float = audio.OVERLAP,
+        batch_size: int | None = None,
+        refine: str | None = None,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Separate a stream of (channels, any) blocks in flat memory: pairs of mixture and vocals, each
+        (2, any), which add up to the input's length.
+
+        Args:
+            num_inference_steps: sampling steps; None takes the system's own number.
+            generator: a CPU generator of all noise; None takes torch's global one.
+            overlap: share of a chunk that it is cross-faded over with the next, 0 to 0.5.
+            batch_size: chunks computed at once; None takes the system's own number.
+            refine: None gives the vocals as generated, "wiener" the mixture's STFT under their soft mask.
+
+        Raises InputError, at once, for a setting that is not one of these.
+        """
+        if not 0 <= overlap <= 0.5:
+            raise InputError(f"overlap is {overlap}; choose a share from 0 to 0.5.")
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; choose 1 or more.")
+        if refine not in (None, "wiener"):
+            raise InputError(f"refinement '{refine}' is unknown; choose 'wiener' or none.")
+        steps = self.num_inference_steps if num_inference_steps is None else num_inference_steps
+        self.check_steps(steps)
+        separate = partial(
+            self.separate_chunks,
+            rate=sampling_rate,
+            steps=steps,
+            generator=generator,
+            batch_size=batch_size or self.batch_size,
+            refine=refine,
+        )
+        length = math.ceil(self.chunk_samples * sampling_rate / self.sampling_rate)
+        parts = audio.in_chunks(separate, map(audio.stereo, blocks), length, overlap)
+        return ((part[:2], part[2:]) for part in parts)
+
+    def separate_chunks(self, mixtures, rate, steps, generator, batch_size, refine) -> Iterator[np.ndarray]:
+        """Stream of mixture chunks (2, length) at `rate` Hz -> (4, length), each above its vocals."""
+        while batch := list(islice(mixtures, batch_size)):
+            waves = [audio.to_model(chunk, rate, self.sampling_rate, self.channels) for chunk in batch]
+            waves = np.stack([audio.fit(wave, self.chunk_samples) for wave in waves])
+            waves = self.generate(torch.from_numpy(waves).to(self.device), steps, generator).cpu().numpy()
+            for mixture, vocals in zip(batch, waves, strict=True):
+                vocals = audio.from_model(vocals, self.sampling_rate, rate, mixture.shape[1])
+                if refine:
+                    vocals = wiener(mixture, vocals, rate, self.sampling_rate / 2)
+                yield np.concatenate([mixture, vocals])

@@ -1,10 +1,14 @@
 """The U-Net: its shapes, what its output depends on, its files, and the paper's size."""
 
+import inspect
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+import dmxlib
+from dmxlib.config import read_yaml
 from dmxlib.unet import ResidualBlock, VocalUNet1D
 
 TINY = dict(
@@ -186,17 +190,9 @@ def count(**options):
 
 
 def test_size_of_the_paper():
-    unet = count(
-        level_channels=(256, 256, 512, 512, 1024, 1024),
-        blocks_per_level=(2, 2, 1, 1, 1, 1),
-        kernel_size=3,
-        first_injection=3,
-        attention_from=5,
-        latent_channels=129,
-        condition_channels=128,
-        fourier_channels=1024,
-        time_channels=1024,
-    )
+    config = read_yaml(Path(dmxlib.__file__).parent / "configs" / "paper_stage1.yaml")
+    sizes = {key: config[key] for key in inspect.signature(VocalUNet1D).parameters if key in config}
+    unet = count(latent_channels=129, condition_channels=128, **sizes)
     assert unet + 7_428_336 == pytest.approx(115.9e6, rel=0.003)  # with the conditioning encoder
 
 

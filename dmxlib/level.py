@@ -1,7 +1,9 @@
 """The vocals' level, which EnCodec's group normalisation throws away: how loud a decoded chunk has to be.
 
-A level channel stands beside the latents, and the U-Net samples it too. It gives the whole decoded chunk one
-gain, and shuts a gate where nobody sings: what a frame's level misses by averages out over a chunk.
+The paper does not say where its system has the level from. Ours has a level channel beside the latents, which
+the U-Net samples too. It gives the whole decoded chunk one gain, and shuts a gate where nobody sings: what a
+frame's level misses by averages out over a chunk. Without it, a chunk gets the gain that projects it on
+the mixture.
 """
 
 import torch
@@ -24,9 +26,14 @@ def encode_pair(codec: Codec, vocals: torch.Tensor, mixture: torch.Tensor) -> to
 
 def decode_pair(codec: Codec, latents: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
     """The inverse of `encode_pair`: latents (batch, dimension + 1, F) -> vocals (batch, channels, F * hop) at
-    their level in the mixture (batch, channels, T); gradients go through."""
-    wave = codec.decode(latents[:, :-1])
-    return apply_mean_level(wave, from_channel(latents[:, -1:]), rms(mixture))
+    their level in the mixture (batch, channels, F * hop); gradients go through.
+
+    Latents without the level channel, (batch, dimension, F), are decoded as well, and projected.
+    """
+    wave, channel = codec.decode(latents[:, : codec.dimension]), latents[:, codec.dimension :]
+    if not channel.shape[1]:
+        return project(wave, mixture)
+    return apply_mean_level(wave, from_channel(channel), rms(mixture))
 
 
 def rms(wave: torch.Tensor) -> torch.Tensor:
@@ -54,6 +61,16 @@ def to_channel(levels: torch.Tensor) -> torch.Tensor:
 def from_channel(channel: torch.Tensor) -> torch.Tensor:
     """The inverse of `to_channel`; nothing is louder than the mixture by more than 6 dB."""
     return (channel * SCALE_DB + CENTER_DB).clamp(FLOOR_DB, 6)
+
+
+def project(wave: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+    """Give a decoded wave the gain, one a chunk and not negative, that comes nearest to the mixture in the
+    least squares' sense; both (batch, channels, T).
+
+    It is the vocals' own level where the accompaniment has no part in common with the decoded wave.
+    """
+    power = wave.square().sum(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    return wave * ((wave * mixture).sum(dim=(1, 2), keepdim=True) / power).clamp(min=0)
 
 
 def gate(wave: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

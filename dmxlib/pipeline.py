@@ -9,7 +9,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from dmxlib.codec import Codec, Conditioner
 from dmxlib.errors import InputError
-from dmxlib.level import decode_pair
+from dmxlib.level import decode_pair, encode_pair
 from dmxlib.streaming import Separator
 from dmxlib.unet import VocalUNet1D
 from dmxlib.weights import find, places, shipped
@@ -115,7 +115,7 @@ class VocalSeparationPipeline(Separator, DiffusionPipeline):
 
     @torch.no_grad()
     def sample(self, condition, num_inference_steps=None, generator=None) -> torch.Tensor:
-        """Sample vocal latents and their level channel: (batch, dimension, F) -> (batch, dimension + 1, F).
+        """Sample vocal latents for a condition (batch, dimension, F): (batch, latent_channels, F).
 
         Args:
             num_inference_steps: None takes the pipeline's own number.
@@ -133,9 +133,14 @@ class VocalSeparationPipeline(Separator, DiffusionPipeline):
             latents = self.scheduler.step(v, timestep, latents).prev_sample
         return latents
 
+    def encode(self, vocals, mixture) -> torch.Tensor:
+        """What the U-Net learns to sample: waves (batch, channels, T) -> (batch, latent_channels, F), the
+        vocals' latents and their level, where the U-Net has a channel for it."""
+        return encode_pair(self.codec, vocals, mixture)[:, : self.unet.config.latent_channels]
+
     def decode(self, latents, mixture) -> torch.Tensor:
-        """Latents (batch, dimension + 1, F) -> vocals (batch, channels, F * hop) at their level; gradients go
-        through."""
+        """The inverse: latents (batch, latent_channels, F) -> vocals (batch, channels, F * hop) at their
+        level; gradients go through."""
         return decode_pair(self.codec, latents, mixture)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dmxlib.diffusion import NUM_TRAIN_TIMESTEPS
+from dmxlib.errors import InputError
 
 GROUPS = 8  # of every GroupNorm; ours
 
@@ -78,6 +79,12 @@ def self_attention(channels):
     )
 
 
+def fit(condition, frames, interpolation):
+    """A condition (batch, channels, any length) at `frames` latent frames; "linear" is the paper's, "area",
+    the mean of what a frame covers, is ours."""
+    return F.interpolate(condition, frames, mode=interpolation)
+
+
 class Injection(nn.Module):
     """Merge the mixture's latent: interpolate it to the level's length, concatenate, convolve.
 
@@ -85,13 +92,14 @@ class Injection(nn.Module):
     is the same in every step.
     """
 
-    def __init__(self, channels, condition_channels):
+    def __init__(self, channels, condition_channels, interpolation):
         super().__init__()
+        self.interpolation = interpolation
         self.convolution = nn.Conv1d(channels + condition_channels, channels, 1)
 
     def mixture_half(self, condition, frames):
         """(batch, condition_channels, any length) -> (batch, channels, frames)."""
-        condition = F.interpolate(condition, frames, mode="area")
+        condition = fit(condition, frames, self.interpolation)
         return F.conv1d(condition, self.convolution.weight[:, -condition.shape[1] :], self.convolution.bias)
 
     def forward(self, x, mixture_half):
@@ -106,8 +114,11 @@ class Mask(nn.Module):
     steps it draws voices of -0.7 dB SI-SDR, with it 0.4 dB (results/training/ablations.csv).
     """
 
-    def __init__(self, channels, condition_channels, mask_channels, latent_channels, kernel_size):
+    def __init__(
+        self, channels, condition_channels, mask_channels, latent_channels, kernel_size, interpolation
+    ):
         super().__init__()
+        self.interpolation = interpolation
         padding = kernel_size // 2
         self.basis = nn.Conv1d(condition_channels, mask_channels, kernel_size, padding=padding)
         self.mask = nn.Conv1d(channels, mask_channels, 1)
@@ -115,7 +126,7 @@ class Mask(nn.Module):
 
     def mixture_half(self, condition, frames):
         """(batch, condition_channels, any length) -> (batch, mask_channels, frames)."""
-        return self.basis(F.interpolate(condition, frames, mode="area"))
+        return self.basis(fit(condition, frames, self.interpolation))
 
     def forward(self, x, mixture_half):
         """(batch, channels, F), (batch, mask_channels, F) -> (batch, latent_channels, F)."""
@@ -125,8 +136,11 @@ class Mask(nn.Module):
 class VocalUNet1D(UNet1DModel):
     """Predicts v for a noisy vocal latent, given the mixture's latent.
 
+    The mixture is merged in on the way down, and reaches the way up by the skip connections: our reading of
+    the paper's text, which leaves open whether the way up has injections of its own.
+
     Args:
-        latent_channels: of the sample, the level channel included (`dmxlib.level`).
+        latent_channels: of the sample; the paper's 128, ours 129 with the level channel (`dmxlib.level`).
         condition_channels: of the mixture's latent.
         level_channels: width of each level. The first two keep the time resolution, each later one halves it.
         blocks_per_level: residual blocks on each side of a level; a list gives each level its own number.
@@ -134,6 +148,7 @@ class VocalUNet1D(UNet1DModel):
         first_injection: index of the first level that the mixture's latent is merged into; the paper's is 3.
         attention_from: index of the first level with self-attention.
         mask_channels: of the `Mask` whose output is added to the U-Net's; 0, the paper's, is none.
+        interpolation: of the mixture's latent to a level's length, "linear" (the paper's) or "area" (ours).
         fourier_channels, time_channels: of the random Fourier features of t, and of the MLP behind them.
     """
 
@@ -151,9 +166,12 @@ class VocalUNet1D(UNet1DModel):
         first_injection: int = 3,
         attention_from: int = 4,
         mask_channels: int = 0,
+        interpolation: str = "area",
         fourier_channels: int = 1024,
         time_channels: int = 1024,
     ):
+        if interpolation not in ("linear", "area"):
+            raise InputError(f"interpolation '{interpolation}' is unknown; choose linear or area.")
         super().__init__(
             time_embedding_dim=fourier_channels,
             down_block_types=(),
@@ -183,7 +201,8 @@ class VocalUNet1D(UNet1DModel):
             _down(widths[max(0, i - 1)], widths[i], stride=_stride(i)) for i in levels
         )
         self.injections = nn.ModuleList(
-            Injection(widths[i], condition_channels) if i >= first_injection else None for i in levels
+            Injection(widths[i], condition_channels, interpolation) if i >= first_injection else None
+            for i in levels
         )
         self.down_blocks = nn.ModuleList(
             Blocks(widths[i], widths[i], counts[i], *shared, i >= attention_from) for i in levels
@@ -201,7 +220,7 @@ class VocalUNet1D(UNet1DModel):
             nn.Conv1d(widths[0], latent_channels, kernel_size, padding=kernel_size // 2),
         )
         mask_sizes = (widths[0], condition_channels, mask_channels, latent_channels, kernel_size)
-        self.mask = Mask(*mask_sizes) if mask_channels else None
+        self.mask = Mask(*mask_sizes, interpolation) if mask_channels else None
 
     @property
     def frame_multiple(self) -> int:

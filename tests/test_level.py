@@ -87,6 +87,23 @@ def test_wholly_silent_vocals():
     assert torch.isfinite(level.apply_mean_level(0 * mixture, levels, level.rms(mixture))).all()
 
 
+@torch.no_grad()
+def test_without_a_level_channel_the_vocals_are_projected_on_the_mixture(tiny_codec):
+    vocals, mixture = 0.05 * noise(), 0.2 * noise()
+    latents = tiny_codec.encode(vocals)
+    wave, restored = tiny_codec.decode(latents), level.decode_pair(tiny_codec, latents, mixture)
+    gain = max(0.0, ((wave * mixture).sum() / wave.square().sum()).item())
+    assert torch.allclose(restored, gain * wave, atol=1e-6)
+
+
+def test_projection_restores_the_level_of_what_the_mixture_holds():
+    vocals, rest = 0.05 * noise(2), 0.1 * noise(2)
+    restored = level.project(7 * vocals, vocals + rest)
+    assert decibels(level.rms(restored) / level.rms(vocals)).abs().max() < 0.3
+    assert not level.project(-vocals, vocals).any(), "no negative gain"
+    assert not level.project(0 * vocals, vocals).any()
+
+
 def test_gate_shuts_where_the_level_says_so_and_nowhere_else():
     wave, levels = noise(), torch.full((1, 1, FRAMES), level.GATE_DB)
     assert torch.equal(level.gate(wave, levels), wave)  # at the threshold it is open

@@ -13,6 +13,7 @@ from dmxlib import weights
 from dmxlib.errors import InputError
 from dmxlib.level import encode_pair
 from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.training.separator import TrainConfig, new_pipeline
 
 CHUNK = 320 * 64 / 24_000  # s
 
@@ -176,6 +177,23 @@ def test_level_rule_of_an_older_folder(copy, tiny_pipeline, rule):
         loaded, wave = load(copy), noise(CHUNK, 24_000)
         assert "level_rule" not in loaded.config and loaded.num_inference_steps == 1
         assert np.allclose(separate(loaded, wave), separate(tiny_pipeline, wave), atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_level_channel_can_be_left_out(tiny_codec, tmp_path):
+    config = TrainConfig(
+        level_channel=False, interpolation="linear", level_channels=[16] * 3, chunk_frames=64,
+        attention_from=2, fourier_channels=16, time_channels=16, num_inference_steps=2,
+    )  # fmt: skip
+    model = new_pipeline(tiny_codec, config)
+    assert model.unet.config.latent_channels == tiny_codec.dimension == 16
+    assert model.unet.config.interpolation == "linear" and model.num_inference_steps == 2
+    model.save_pretrained(tmp_path)
+    wave, loaded = noise(1.5 * CHUNK, 24_000), load(tmp_path)
+    vocals = separate(loaded, wave)
+    assert vocals.shape == wave.shape and np.allclose(vocals, separate(model, wave), atol=1e-6)
+    pair = torch.from_numpy(noise(CHUNK, 24_000))[:, None]
+    assert torch.equal(loaded.encode(pair, pair), tiny_codec.encode(pair))
 
 
 # -- what cannot be used ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 
 import dmxlib
 from dmxlib.config import read_yaml
+from dmxlib.errors import InputError
 from dmxlib.unet import ResidualBlock, VocalUNet1D
 
 TINY = dict(
@@ -101,6 +102,37 @@ def test_mixture_halves_stand_for_the_mixture(unet):
     torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("interpolation", "expected"), [("area", [1.5, 5.5]), ("linear", [1.5, 5.5])])
+def test_interpolation_of_the_mixture(interpolation, expected):
+    unet = make_unet(interpolation=interpolation, mask_channels=6)
+    condition = torch.arange(8.0).expand(1, 4, 8)
+    halves = unet.mixture_halves(condition, 8)
+    same, shorter = (unet.injections[i].mixture_half(condition, n) for i, n in ((1, 8), (3, 2)))
+    assert torch.equal(halves[1], same) and torch.equal(halves[3], shorter)
+    weight, bias = (getattr(unet.injections[3].convolution, name) for name in ("weight", "bias"))
+    ramp = torch.tensor(expected).expand(1, 4, 2)
+    assert torch.allclose(shorter, torch.conv1d(ramp, weight[:, -4:], bias), atol=1e-5)
+    impulse = torch.zeros(1, 4, 8)
+    impulse[..., 0] = 1  # linear looks at the two frames beside the middle alone
+    silent = unet.injections[3].mixture_half(torch.zeros(1, 4, 8), 2)
+    unheard = torch.allclose(unet.injections[3].mixture_half(impulse, 2), silent)
+    assert unheard == (interpolation == "linear")
+
+
+def test_folders_without_the_key_interpolate_by_area(unet, tmp_path):
+    unet.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("interpolation") == "area"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert VocalUNet1D.from_pretrained(tmp_path).injections[1].interpolation == "area"
+
+
+def test_unknown_interpolation_is_refused():
+    with pytest.raises(InputError, match="choose linear or area"):
+        make_unet(interpolation="cubic")
+
+
 def test_condition_reaches_every_injected_level(unet):
     for without in range(1, 4):
         changed = make_unet()
@@ -181,7 +213,12 @@ def test_save_and_load(unet, tmp_path):
         assert not loaded.training
         assert all(loaded.config[key] == value for key, value in TINY.items() if key != "level_channels")
     config = json.loads((tmp_path / "config.json").read_text())
-    assert {key for key in config if not key.startswith("_")} == {*TINY, "kernel_size", "mask_channels"}
+    assert {key for key in config if not key.startswith("_")} == {
+        *TINY,
+        "kernel_size",
+        "mask_channels",
+        "interpolation",
+    }
 
 
 def count(**options):

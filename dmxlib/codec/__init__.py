@@ -14,15 +14,17 @@ from diffusers.models.modeling_utils import ModelMixin  # the pipeline loader lo
 from encodec.modules import SEANetDecoder, SEANetEncoder
 
 from dmxlib.codec import fast
+from dmxlib.errors import InputError
 
 
 class Normalization(torch.nn.Module):
-    """Latents (batch, dimension, F) of zero mean and a mean variance of 1, half whitened; the identity until
-    it is fitted.
+    """A linear map of latents (batch, dimension, F), fitted to some; the identity until it is. The map is
+    what is saved, and so it is the same class for both kinds:
 
-    A codec keeps most of its latents' variance in a few directions. Left alone they are all that a squared
-    error learns; whitened, it learns as much of the noise in the least. This is half way: every direction is
-    divided by the square root of its deviation.
+    - "range", the paper's: each channel from -1 to 1 about its mean.
+    - "half-whitened", ours: zero mean and a mean variance of 1. A codec keeps most of its latents' variance
+      in a few directions. Left alone they are all that a squared error learns; whitened, it learns as much of
+      the noise in the least. This is half way: every direction is divided by the root of its deviation.
     """
 
     def __init__(self, dimension: int):
@@ -41,12 +43,17 @@ class Normalization(torch.nn.Module):
         """Whether `fit` was called, here or before a file was saved."""
         return not torch.equal(self.scale.cpu(), torch.eye(len(self.scale)))
 
-    def fit(self, latents: torch.Tensor) -> None:
-        """Take the statistics of raw latents (dimension, frames)."""
+    def fit(self, latents: torch.Tensor, kind: str = "half-whitened") -> None:
+        """Take the statistics of raw latents (dimension, frames). Raises InputError for an unknown kind."""
+        self.mean.copy_(latents.mean(1, keepdim=True))
+        if kind == "range":
+            self.scale.copy_((latents - self.mean).abs().amax(1).clamp(min=1e-6).diag())
+            return
+        if kind != "half-whitened":
+            raise InputError(f"normalization '{kind}' is unknown; choose half-whitened or range.")
         variances, axes = torch.linalg.eigh(latents.cov())
         # a direction that a short excerpt leaves empty would be divided by nothing
         deviations = variances.clamp(min=1e-6 * variances.max()).sqrt()
-        self.mean.copy_(latents.mean(1, keepdim=True))
         self.scale.copy_(axes * (deviations.sqrt() * deviations.mean().sqrt()) @ axes.T)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
@@ -131,11 +138,11 @@ class Codec(LatentEncoder):
         return _run(self.decoder, self.normalization.inverse(latents))
 
     @torch.no_grad()
-    def calibrate(self, waves) -> None:
-        """Fit the normalisation to an iterable of waves (batch, channels, T)."""
-        self.normalization.fit(
-            torch.cat([self._raw(wave).transpose(0, 1).flatten(1) for wave in waves], dim=1)
-        )
+    def calibrate(self, waves, kind: str = "half-whitened") -> None:
+        """Fit the normalisation, as the kind that `Normalization` names, to an iterable of waves (batch,
+        channels, T)."""
+        latents = [self._raw(wave).transpose(0, 1).flatten(1) for wave in waves]
+        self.normalization.fit(torch.cat(latents, dim=1), kind)
 
     def conditioner(self) -> Conditioner:
         """A trainable copy of the encoder, sharing no tensor with the codec."""

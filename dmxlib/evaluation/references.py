@@ -12,7 +12,6 @@ import torch
 
 from dmxlib import audio
 from dmxlib.data import Track
-from dmxlib.level import encode_pair
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import istft, stft
 
@@ -106,7 +105,7 @@ def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray
     def code(chunks):
         for chunk in chunks:
             vocals, mixture = torch.from_numpy(chunk).unflatten(0, (2, 1, channels))
-            yield pipeline.decode(encode_pair(codec, vocals, mixture), mixture)[0].numpy()
+            yield pipeline.decode(pipeline.encode(vocals, mixture), mixture)[0].numpy()
 
     waves = (audio.to_model(wave, track.rate, rate, channels) for wave in (track.vocals(), track.mixture()))
     blocks = list(audio.in_chunks(code, [np.concatenate(list(waves))], pipeline.chunk_samples))

@@ -33,6 +33,7 @@ class CodecTrainConfig(TrainerConfig):
     epoch_length: int = 2000
     init: str | None = None
     train_decoder_only: bool = False
+    normalization: str | None = None  # half-whitened or range: calibrates anew; none only where it has to
     fit_quantizer: bool = False  # anew in the end; where the encoder learns it always is
     sampling_rate: int = 24_000
     channels: int = 1
@@ -101,8 +102,9 @@ class CodecStep(torch.nn.Module):
         Beside it quantizer.json: held-out vocals' SDR in dB from codes, the share of the entries in use.
         """
         learned = self.config.max_train_steps > 0 and not self.config.train_decoder_only
-        if learned or not self.codec.normalization.fitted:
-            self.codec.calibrate(self.validation["vocals"].split(1))
+        kind = self.config.normalization
+        if learned or kind or not self.codec.normalization.fitted:
+            self.codec.calibrate(self.validation["vocals"].split(1), kind or "half-whitened")
         if learned or self.config.fit_quantizer:
             items = (self.dataset[index] for index in range(min(FITTED_EXCERPTS, len(self.dataset))))
             self.codec.fit_quantizer(item["vocals"][None].to(self.codec.device) for item in items)

@@ -18,7 +18,6 @@ from dmxlib.data import AUGMENTATIONS
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError
 from dmxlib.latents import CachedPairs, checksum, pairs_of
-from dmxlib.level import encode_pair
 from dmxlib.metrics import si_sdr
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.plots import save_spectrograms
@@ -50,6 +49,8 @@ class TrainConfig(TrainerConfig):
     level_channels: list = field(default_factory=lambda: [128, 128, 192, 192, 256, 256])
     blocks_per_level: int | list = 1
     kernel_size: int = 3
+    level_channel: bool = True
+    interpolation: str = "area"
     first_injection: int = 0
     attention_from: int = 4
     mask_channels: int = 0
@@ -102,11 +103,11 @@ class TrainStep(torch.nn.Module):
         return v_loss(self.unet, latents, condition, generator, self.t_power)
 
     def encode(self, batch):
-        """A batch from the cache or of waves -> what to draw (batch, dimension + 1, F) and the condition."""
+        """A batch from the cache or of waves -> latents (batch, latent_channels, F) and the condition."""
         if "latents" in batch:
-            latents = batch["latents"]
+            latents = batch["latents"][:, : self.unet.config.latent_channels]  # the last is the level
         else:
-            latents = encode_pair(self.pipeline.codec, batch["vocals"], batch["mixture"])
+            latents = self.pipeline.encode(batch["vocals"], batch["mixture"])
         if "mixture" in batch:
             return latents, self.pipeline.conditioner(batch["mixture"])
         return latents, batch["condition"]
@@ -125,7 +126,8 @@ class TrainStep(torch.nn.Module):
                 pair = (tensor.expand(8, -1, -1) for tensor in (latents, condition))
                 losses.append(v_loss(self.unet, *pair, generator))
             drawn = self.pipeline.sample(condition, generator=torch.Generator().manual_seed(number))
-            waves = self.pipeline.codec.decode(torch.cat([latents, drawn])[:, :-1]).cpu().numpy()
+            codec = self.pipeline.codec
+            waves = codec.decode(torch.cat([latents, drawn])[:, : codec.dimension]).cpu().numpy()
             si_sdrs.append(si_sdr(*waves))
             if number == 0:
                 titles = dict(zip(("true latents", "drawn latents"), waves, strict=True))
@@ -150,7 +152,7 @@ def make_pipeline(config: TrainConfig) -> VocalSeparationPipeline:
 def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
     """A codec, a copy of its encoder, and a U-Net of the config's size with random weights."""
     unet = VocalUNet1D(
-        latent_channels=codec.dimension + 1,  # the level stands beside them
+        latent_channels=codec.dimension + int(config.level_channel),
         condition_channels=codec.dimension,
         level_channels=config.level_channels,
         blocks_per_level=config.blocks_per_level,
@@ -158,6 +160,7 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
         first_injection=config.first_injection,
         attention_from=config.attention_from,
         mask_channels=config.mask_channels,
+        interpolation=config.interpolation,
         fourier_channels=config.fourier_channels,
         time_channels=config.time_channels,
     )

@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import ENCODEC, same_weights
 
-from dmxlib.codec import Codec, Conditioner, unit_rms
+from dmxlib.codec import Codec, Conditioner, Normalization, unit_rms
+from dmxlib.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +140,16 @@ def test_conditioner_saves_and_loads(tmp_path, tiny_codec, wave):
     conditioner.save_pretrained(tmp_path)
     loaded = Conditioner.from_pretrained(tmp_path, low_cpu_mem_usage=False)
     assert torch.equal(loaded(wave), tiny_codec.encode(wave)) and loaded.hop_length == 320
+
+
+def test_range_normalisation_is_each_channels_own():
+    torch.manual_seed(0)
+    latents, normalization = torch.randn(5, 400) * torch.logspace(-2, 2, 5)[:, None] + 3, Normalization(5)
+    normalization.fit(latents, "range")
+    normal = normalization(latents[None])[0]
+    assert torch.allclose(normal.mean(1), torch.zeros(5), atol=1e-4)
+    assert torch.allclose(normal.abs().amax(1), torch.ones(5), atol=1e-4)
+    assert torch.allclose(normalization.inverse(normal[None])[0], latents, rtol=1e-3, atol=1e-3)
+    assert normalization.fitted and not (normalization.scale - normalization.scale.diag().diag()).any()
+    with pytest.raises(InputError, match="choose half-whitened or range"):
+        normalization.fit(latents, "white")

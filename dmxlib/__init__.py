@@ -1,13 +1,18 @@
 """dmxlib: the singing voice of a song, separated by generating it."""
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "VocalSeparationPipeline", "VocalUNet1D"]
+__all__ = ["Codec", "VocalSeparationPipeline", "VocalUNet1D", "load_separator"]
 
-_HOMES = {"Codec": "codec", "VocalSeparationPipeline": "pipeline", "VocalUNet1D": "unet"}
+_HOMES = {
+    "Codec": "codec",
+    "VocalSeparationPipeline": "pipeline",
+    "VocalUNet1D": "unet",
+    "load_separator": "ensemble",
+}
 
 
 def __getattr__(name):
-    """The public classes, imported when asked for: `import dmxlib` stays quick."""
+    """The public names, imported when asked for: `import dmxlib` stays quick."""
     if name in _HOMES:
         from importlib import import_module
 

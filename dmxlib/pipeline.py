@@ -26,6 +26,7 @@ class VocalSeparationPipeline(Separator, DiffusionPipeline):
     """
 
     batch_size = 4  # does not change the result
+    refinement = "wiener"
 
     def __init__(
         self,

@@ -1,10 +1,11 @@
 """Separate songs: `python -m dmxlib.separate TRACK... -o OUT`, with the flags and folders of Demucs.
 
-torch and the pipeline are imported when they are needed: --help and a wrong flag answer at once.
+torch and the model are imported when they are needed: --help and a wrong flag answer at once.
 """
 
 import argparse
 import contextlib
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -29,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
         "tracks", nargs="*", metavar="TRACK", help="songs (wav, flac, mp3, m4a ...) or folders of songs"
     )
     parser.add_argument(
-        "-n", "--name", default=DEFAULT_MODEL, help="a model that ships, a folder, or a hub id"
+        "-n", "--name", default=DEFAULT_MODEL, help="a model of --list-models, a folder, or a hub id"
     )
     parser.add_argument("-o", "--out", default="separated", metavar="DIR", help="folder to write to")
     parser.add_argument(
@@ -62,8 +63,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--refine",
         choices=("wiener", "none"),
-        default="wiener",
-        help="wiener: filter the recording by the generated voice; none: the generated voice itself",
+        default=None,
+        help="wiener: filter the recording by the voice, by default where a model generates it; none: the "
+        "voice itself",
     )
     parser.add_argument("--list-models", action="store_true", help="print the models that ship, and stop")
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is done with each song")
@@ -76,11 +78,11 @@ def main(argv=None) -> None:
     parser = make_parser()
     options = parser.parse_args(argv)
     if options.list_models:
-        print("\n".join(weights.shipped()))
+        print("\n".join(map(about, weights.shipped("about.json"))))
         return
     if not options.tracks:
         parser.error("name at least one song")
-    pipeline = load_pipeline(options.name, options.device)
+    system = load_system(options.name, options.device)
     failed, written = False, set()
     for track in expand(options.tracks):
         try:
@@ -88,7 +90,7 @@ def main(argv=None) -> None:
             if written & set(paths):
                 raise InputError(f"{paths[0]} was just written for a song of the same name; use --filename.")
             with told_warnings(track):
-                separate_file(pipeline, track, paths, options)
+                separate_file(system, track, paths, options)
             written |= set(paths)
             print(*paths, sep="\n")
         except InputError as error:
@@ -113,18 +115,26 @@ def told_warnings(track: Path):
         yield
 
 
-def load_pipeline(name: str, device: str | None):
-    """The model on its device, without a progress bar for each chunk."""
+def about(name: str) -> str:
+    """A line on a model that ships, from the about.json beside its weights."""
+    told = json.loads((weights.FOLDER / name / "about.json").read_text())
+    score, speed = told.get("si_sdr"), told.get("speed")
+    figures = f"SI-SDR {score:.1f} dB on unheard singers" if score is not None else "not scored yet"
+    return f"{name:22} {told['title']}; {figures}" + (f"; {speed:.0f} x real time" if speed else "")
+
+
+def load_system(name: str, device: str | None):
+    """The model on its device."""
     import torch
 
-    from dmxlib.pipeline import VocalSeparationPipeline
+    from dmxlib.ensemble import load_separator
 
-    pipeline = VocalSeparationPipeline.from_pretrained(name)
+    system = load_separator(name)
     try:
-        pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        system.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device} cannot be used on this machine; choose cpu.") from error
-    return pipeline
+    return system
 
 
 def expand(tracks: list[str]) -> list[Path]:
@@ -157,7 +167,7 @@ def output_paths(track: Path, options) -> tuple[Path, Path]:
     return folder / names[0], folder / names[1]
 
 
-def separate_file(pipeline, track: Path, paths, options) -> None:
+def separate_file(system, track: Path, paths, options) -> None:
     """Read, separate and write one song block by block; the files get their names when all is written."""
     import torch
 
@@ -165,13 +175,13 @@ def separate_file(pipeline, track: Path, paths, options) -> None:
     with audio.open_audio(track) as file, contextlib.ExitStack() as stack:
         rate = file.samplerate
         frames = _excerpt(file, options)
-        separated = pipeline.stream(
+        separated = system.stream(
             audio.read_blocks(file, BLOCK_SECONDS * rate, frames),
             rate,
             num_inference_steps=options.steps,
             generator=torch.Generator().manual_seed(options.seed),
             overlap=options.overlap,
-            refine=None if options.refine == "none" else options.refine,
+            refine={None: system.refinement, "none": None}.get(options.refine, options.refine),
         )
         if options.verbose:
             print(f"{track}: {frames / rate:.1f} s at {rate} Hz", file=sys.stderr)

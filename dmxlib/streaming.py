@@ -31,6 +31,7 @@ class Separator:
     """
 
     batch_size = 1  # chunks computed at once, where the caller names no other number
+    refinement: str | None = None  # the command line's, where it is told none
 
     def generate(self, mixture, num_inference_steps=None, generator=None) -> torch.Tensor:
         """The vocals of mixture chunks, both (batch, channels, chunk_samples) at the model's rate."""
@@ -99,7 +100,9 @@ class Separator:
         while batch := list(islice(mixtures, batch_size)):
             waves = [audio.to_model(chunk, rate, self.sampling_rate, self.channels) for chunk in batch]
             waves = np.stack([audio.fit(wave, self.chunk_samples) for wave in waves])
-            waves = self.generate(torch.from_numpy(waves).to(self.device), steps, generator).cpu().numpy()
+            waves = (
+                self.generate(torch.from_numpy(waves).to(self.device), steps, generator).float().cpu().numpy()
+            )
             for mixture, vocals in zip(batch, waves, strict=True):
                 vocals = audio.from_model(vocals, self.sampling_rate, rate, mixture.shape[1])
                 if refine:

@@ -64,6 +64,23 @@ def test_any_overlap_gives_unchanged_chunks_back(tiny_pipeline, monkeypatch, ove
     assert np.allclose(separate(tiny_pipeline, smooth, overlap=overlap), smooth.mean(axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [16_000, 22_050, 24_000, 44_100, 48_000])
+def test_a_tone_keeps_its_pitch(tiny_pipeline, monkeypatch, rate):
+    heard = []
+    monkeypatch.setattr(tiny_pipeline, "generate", lambda waves, *_: heard.append(waves) or waves)
+    tone = np.sin(2 * np.pi * 440 * np.arange(3 * rate) / rate).astype(np.float32)
+    vocals = separate(tiny_pipeline, tone, rate)
+
+    def hertz(wave, rate):
+        spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)), 16 * len(wave)))
+        return spectrum.argmax() * rate / (16 * len(wave))
+
+    assert hertz(vocals[0], rate) == pytest.approx(440, abs=1)
+    assert all(hertz(wave[0].numpy(), 24_000) == pytest.approx(440, abs=1) for wave in heard[0][:2])
+    inner = slice(rate // 10, -rate // 10)
+    assert np.allclose(vocals[0][inner], tone[inner], atol=0.01)
+
+
 def test_mono_and_blocks_are_the_same_as_one_stereo_array(tiny_pipeline):
     wave = noise(2 * CHUNK, 24_000, channels=1)
     whole = separate(tiny_pipeline, np.repeat(wave, 2, axis=0))

@@ -1,5 +1,6 @@
 """The command line writes what it says, all of it or nothing, and tells what is wrong in one sentence."""
 
+import json
 import os
 import pickle
 import shutil
@@ -14,9 +15,11 @@ import soundfile as sf
 import torch
 from conftest import make_codec, make_pipeline
 
-from dmxlib import audio, pipeline, separate, weights
+from dmxlib import audio, baselines, pipeline, separate, weights
+from dmxlib.ensemble import FILE
 
 ROOT = Path(__file__).parents[1]
+BSRNN = baselines.load("bsrnn").Model
 RATE, FRAMES = 22_050, 25_001  # 1.13 s
 
 
@@ -199,9 +202,34 @@ def test_songs_of_one_name_do_not_overwrite_each_other(run, track, tmp_path):
     assert sf.info(tmp_path / "out" / "tiny" / "song" / "vocals.wav").frames == FRAMES
 
 
-def test_models_are_listed(run, model_folder, monkeypatch, capsys):
-    monkeypatch.setattr(weights, "FOLDER", model_folder.parent)
-    assert run("--list-models")[:2] == (0, "tiny\n")
+def test_models_are_listed_by_what_their_folders_say(run, monkeypatch, tmp_path):
+    for name, told in {"a": {"si_sdr": 1.25, "speed": 30.2}, "b": {}}.items():
+        (tmp_path / "ship" / name).mkdir(parents=True)
+        (tmp_path / "ship" / name / "about.json").write_text(json.dumps({"title": f"System {name}"} | told))
+    (tmp_path / "ship" / "a-codec").mkdir()
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "ship")
+    code, stdout, _ = run("--list-models")
+    assert code == 0 and stdout.splitlines() == [
+        f"{'a':22} System a; SI-SDR 1.2 dB on unheard singers; 30 x real time",
+        f"{'b':22} System b; not scored yet",
+    ]
+
+
+def test_every_system_that_ships_is_listed_and_found():
+    listed = weights.shipped("about.json")
+    assert {f"{name}-mini" for name in ("ldm-dmx", "bsrnn", "hdemucs", "msdm", "instglow")} <= set(listed)
+    assert all(separate.about(name).startswith(name) for name in listed)
+    files = ("model_index.json", "config.json", FILE)
+    assert all(any((weights.FOLDER / name / file).is_file() for file in files) for name in listed)
+
+
+def test_a_baseline_separates_by_the_same_command(run, track, tmp_path):
+    sizes = dict(features=8, pairs_of_layers=1, window=512, hop=128, chunk_samples=8192)
+    BSRNN(**sizes, sampling_rate=16_000, channels=1).save_pretrained(tmp_path / "tiny-bsrnn")
+    assert run(track, name=tmp_path / "tiny-bsrnn")[0] == 0
+    out = tmp_path / "out" / "tiny-bsrnn" / "song"
+    total = integers(out / "vocals.wav") + integers(out / "no_vocals.wav")
+    assert np.abs(total - integers(track)).max() <= 2**16 and sf.info(out / "vocals.wav").samplerate == RATE
 
 
 def test_no_song_is_a_usage_error(run):

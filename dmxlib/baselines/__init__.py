@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
-from dmxlib.baselines.base import make_training
+from dmxlib.baselines.base import Baseline, make_training
 from dmxlib.errors import InputError
 
 TRAINED = {
@@ -35,3 +35,13 @@ def training(name: str) -> tuple[type, Callable]:
         raise InputError(f"system '{name}' is unknown; choose ldm-dmx, student, {', '.join(TRAINED)}.")
     module = load(name)
     return module.TrainConfig, partial(make_training, module.Model)
+
+
+def from_pretrained(folder) -> Baseline:
+    """The trained system of a folder: the one whose arguments its config.json holds. Raises InputError where
+    there is none, or it cannot be loaded."""
+    config = Baseline.load_config(str(folder))
+    for name in TRAINED:
+        if load(name).Model.takes(config):
+            return load(name).Model.from_pretrained(folder)
+    raise InputError(f"{folder} holds no system that separates; give the model/ of a training run.")

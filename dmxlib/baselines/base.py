@@ -2,7 +2,6 @@
 
 import inspect
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from dmxlib import audio
 from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
+from dmxlib.streaming import Separator
 from dmxlib.training.loop import TrainerConfig
 from dmxlib.weights import find
 
@@ -37,7 +36,7 @@ class BaselineConfig(TrainerConfig):
     validation_pairs: int = 16
 
 
-class Baseline(ModelMixin, ConfigMixin):
+class Baseline(Separator, ModelMixin, ConfigMixin):
     """A separator that works on chunks of one length, the one it was trained on.
 
     Its config holds sampling_rate in Hz, channels and chunk_samples; a system adds `loss` and `extract`.
@@ -50,17 +49,25 @@ class Baseline(ModelMixin, ConfigMixin):
         """The loss of waves (batch, channels, chunk_samples), with all noise from `generator`."""
         raise NotImplementedError
 
-    def extract(self, mixture, steps, generator, tick) -> torch.Tensor:
+    def extract(self, mixture, steps, generator) -> torch.Tensor:
         """The vocals of mixtures (batch, channels, chunk_samples), in the same shape.
 
         Args:
-            steps, generator: of an iterative system; the others take no notice.
-            tick: called after each step.
+            steps, generator: of an iterative system, the generator on the mixture's device; the others take
+                no notice.
         """
         raise NotImplementedError
 
     def initialize(self, vocals, accompaniment) -> None:
         """Set what is initialised from data, given the first training batch's waves."""
+
+    @classmethod
+    def takes(cls, config: dict) -> bool:
+        """Whether a saved config is of this system: it holds its arguments, and no others."""
+        wanted = inspect.signature(cls).parameters
+        given = {key for key in config if not key.startswith("_")}
+        required = {key for key, argument in wanted.items() if argument.default is argument.empty}
+        return required <= given <= wanted.keys()
 
     @classmethod
     def from_pretrained(cls, folder, **kwargs):
@@ -74,11 +81,7 @@ class Baseline(ModelMixin, ConfigMixin):
                 "are not opened."
             )
         try:
-            config = cls.load_config(str(folder))
-            wanted = inspect.signature(cls).parameters
-            given = {key for key in config if not key.startswith("_")}
-            required = {key for key, argument in wanted.items() if argument.default is argument.empty}
-            if not required <= given <= wanted.keys():
+            if not cls.takes(cls.load_config(str(folder))):
                 raise ValueError("the config is another system's")
             kwargs = {"use_safetensors": True, "low_cpu_mem_usage": False} | kwargs
             model, info = super().from_pretrained(str(folder), output_loading_info=True, **kwargs)
@@ -91,11 +94,42 @@ class Baseline(ModelMixin, ConfigMixin):
             ) from error
         return model.eval()
 
+    @property
+    def sampling_rate(self) -> int:
+        """In Hz."""
+        return self.config.sampling_rate
+
+    @property
+    def channels(self) -> int:
+        """Audio channels."""
+        return self.config.channels
+
+    @property
+    def chunk_samples(self) -> int:
+        """Length of a chunk."""
+        return self.config.chunk_samples
+
+    @property
+    def num_inference_steps(self) -> int:
+        """The system's own number of iterations."""
+        return self.STEPS
+
+    @property
+    def batch_size(self) -> int:
+        """Chunks computed at once."""
+        return self.BATCH
+
     @torch.no_grad()
+    def generate(self, mixture, num_inference_steps=None, generator=None) -> torch.Tensor:
+        """`extract` with all noise from one number of a CPU generator (None: torch's global one)."""
+        seed = torch.randint(2**62, (1,), generator=generator).item()
+        noise = torch.Generator(mixture.device).manual_seed(seed)
+        return self.extract(mixture, num_inference_steps or self.STEPS, noise)
+
     def separate(
         self, mixture: np.ndarray, rate: int, steps: int | None = None, seed: int = 0, quiet: bool = False
     ) -> np.ndarray:
-        """The vocals of a mixture (2, frames) float32 at `rate` Hz, of the same shape.
+        """The vocals of a mixture (2, samples) float32 at `rate` Hz, of the same shape, with a progress bar.
 
         Args:
             steps: iterations for each chunk (None: STEPS); not minded where STEPS is 1.
@@ -104,24 +138,13 @@ class Baseline(ModelMixin, ConfigMixin):
         Raises InputError where the mixture is not that, or steps is less than 1.
         """
         if mixture.ndim != 2 or len(mixture) != 2 or not mixture.size or not np.isfinite(mixture).all():
-            raise InputError("the mixture is empty, not (2, frames), or holds NaN or infinite samples.")
-        steps = self.STEPS if steps is None else steps
-        if steps < 1:
-            raise InputError(f"the number of steps is {steps}; choose 1 or more.")
-        config = self.config
-        generator = torch.Generator(self.device).manual_seed(seed)
-
-        def extract(chunks):
-            chunks = torch.from_numpy(np.stack(list(chunks)))
-            with tqdm(total=len(chunks) * steps, desc="separate", unit="step", disable=quiet) as bar:
-                for batch in chunks.split(self.BATCH):
-                    tick = partial(bar.update, len(batch))
-                    yield from self.extract(batch.to(self.device), steps, generator, tick).cpu().numpy()
-
-        wave = audio.to_model(mixture, rate, config.sampling_rate, config.channels)
-        blocks = list(audio.in_chunks(extract, [wave], config.chunk_samples))
-        vocals = np.concatenate(blocks, axis=1)
-        return audio.from_model(vocals, config.sampling_rate, rate, mixture.shape[1])
+            raise InputError("the mixture is empty, not (2, samples), or holds NaN or infinite samples.")
+        generator, parts = torch.Generator().manual_seed(seed), []
+        with tqdm(total=mixture.shape[1], desc="separate", unit="sample", disable=quiet) as bar:
+            for _, vocals in self.stream([mixture], rate, steps, generator):
+                parts.append(vocals)
+                bar.update(vocals.shape[1])
+        return np.concatenate(parts, axis=1)
 
 
 class TrainStep(torch.nn.Module):
@@ -146,7 +169,7 @@ class TrainStep(torch.nn.Module):
         pairs = [{key: wave[None].to(device) for key, wave in pair.items()} for pair in self._validation]
         losses = [self(pair, seeded_generator(1, number, device=device)) for number, pair in enumerate(pairs)]
         generator, steps = seeded_generator(0, device=device), min(self.model.STEPS, PREVIEW_STEPS)
-        drawn = self.model.extract(pairs[0]["mixture"], steps, generator, lambda: None)
+        drawn = self.model.extract(pairs[0]["mixture"], steps, generator)
         waves = {"true vocals": pairs[0]["vocals"], "separated vocals": drawn}
         waves = {title: wave[0].cpu().numpy() for title, wave in waves.items()}
         save_spectrograms(picture, waves, self.model.config.sampling_rate)

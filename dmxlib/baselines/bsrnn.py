@@ -109,7 +109,7 @@ class Model(Baseline):
             for width in self.widths
         )
 
-    def forward(self, spectrum):
+    def filter(self, spectrum):
         """(batch, bins, frames) complex -> the vocals' spectrum, the same."""
         parts = torch.view_as_real(spectrum.transpose(1, 2)).flatten(2)  # (batch, frames, 2 bins)
         bands = parts.split([2 * width for width in self.widths], dim=2)
@@ -124,15 +124,13 @@ class Model(Baseline):
 
     def loss(self, vocals, accompaniment, generator):
         """L1 of real part, imaginary part and wave."""
-        estimate = self(self.stft(vocals + accompaniment))
+        estimate = self.filter(self.stft(vocals + accompaniment))
         spectral = F.l1_loss(torch.view_as_real(estimate), torch.view_as_real(self.stft(vocals)))
         return 2 * spectral + F.l1_loss(self.istft(estimate), vocals.flatten(0, 1))
 
-    def extract(self, mixture, steps, generator, tick):
+    def extract(self, mixture, steps, generator):
         """One pass."""
-        vocals = self.istft(self(self.stft(mixture))).view_as(mixture)
-        tick()
-        return vocals
+        return self.istft(self.filter(self.stft(mixture))).view_as(mixture)
 
     def stft(self, wave):
         """(batch, channels, T) -> (batch * channels, bins, frames), complex."""

@@ -80,8 +80,7 @@ class Model(Baseline):
         """L1 of the waves, the mean over the two sources."""
         return F.l1_loss(self.network(vocals + accompaniment), torch.stack([vocals, accompaniment], dim=1))
 
-    def extract(self, mixture, steps, generator, tick):
+    def extract(self, mixture, steps, generator):
         """One pass."""
         estimates = self.network(mixture)  # (batch, sources, channels, T)
-        tick()
         return estimates[:, list(self.config.sources).index("vocals")]

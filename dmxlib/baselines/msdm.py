@@ -53,6 +53,7 @@ class Model(Baseline):
     """
 
     STEPS = 150
+    refinement = "wiener"
     BATCH = 4  # whose noise is drawn together, so another number gives other vocals
 
     @register_to_config
@@ -110,7 +111,7 @@ class Model(Baseline):
         error = self.denoise(sources + scale * noise, sigma) - sources
         return ((scale**2 + SIGMA_DATA**2) / (scale * SIGMA_DATA) ** 2 * error**2).mean()
 
-    def extract(self, mixture, steps, generator, tick):
+    def extract(self, mixture, steps, generator):
         """The posterior under p(mixture | sources) = Dirac(mixture - sum of the sources).
 
         The accompaniment is mixture - vocals at every noise level, so the vocals alone are sampled, with
@@ -133,5 +134,4 @@ class Model(Baseline):
                 vocals = vocals + (slopes[:, :1] - slopes[:, 1:]) * (following - raised)
                 if correction:
                     vocals = vocals + noise((sigma**2 - following**2).sqrt())
-            tick()
         return vocals

@@ -13,6 +13,7 @@ import torch
 
 from dmxlib import baselines, weights
 from dmxlib.data import Track
+from dmxlib.ensemble import Ensemble, load_separator
 from dmxlib.errors import InputError
 from dmxlib.evaluation import references
 from dmxlib.evaluation.references import Separator
@@ -118,6 +119,23 @@ def baseline(name: str, options: Options) -> System:
     return System(separate, model.num_parameters(), own_steps, bandwidth(model))
 
 
+def guided(options: Options) -> System:
+    """The pipeline with a guide, refined. Raises InputError where the model is no `Ensemble`."""
+    name = options.model or "ldm-dmx-guided-mini"
+    system = load_separator(name)
+    if not isinstance(system, Ensemble):
+        raise InputError(f"{name} has no guide; give a folder with ensemble.json.")
+    own_steps = options.steps or system.num_inference_steps
+
+    def separate(track, steps=own_steps):
+        generator = torch.Generator().manual_seed(options.seed)
+        settings = dict(num_inference_steps=steps, generator=generator, refine="wiener")
+        return system(track.mixture(), track.rate, **settings).vocals
+
+    parts = (system.separator.unet, system.separator.conditioner, system.guide)
+    return System(separate, sum(part.num_parameters() for part in parts), own_steps)
+
+
 def refined(name: str, options: Options) -> System:
     """Another system with LDM-dmx's refinement."""
     raw = make_system(name, options)
@@ -174,6 +192,7 @@ ROWS = (
     Row("msdm-refined", "MSDM, refined", partial(refined, "msdm"), generative=True),
     Row("ldm-dmx", "LDM-dmx", latent_diffusion, generative=True),
     Row("ldm-dmx-refined", "LDM-dmx, refined", partial(latent_diffusion, refine="wiener"), generative=True),
+    Row("ldm-dmx-guided", "LDM-dmx with BS-RNN as its guide, refined", guided, generative=True),
     Row("bsrnn", "BS-RNN", partial(baseline, "bsrnn")),
     Row("hdemucs", "H-Demucs", partial(baseline, "hdemucs")),
 )

@@ -1,0 +1,111 @@
+"""A separator by any trained system's name, and two of them together."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dmxlib import baselines, load_separator
+from dmxlib.data import load_tracks
+from dmxlib.ensemble import Ensemble
+from dmxlib.errors import InputError
+from dmxlib.evaluation.systems import Options, make_system
+from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.streaming import Separator
+
+RATE = 22_050
+
+
+class Gain(Separator):
+    """Vocals are the mixture times a gain, whatever is refined."""
+
+    sampling_rate, channels, num_inference_steps, device = RATE, 2, 1, "cpu"
+
+    def __init__(self, gain, chunk_samples):
+        self.gain, self.chunk_samples = gain, chunk_samples
+
+    def generate(self, mixture, num_inference_steps=None, generator=None):
+        return self.gain * mixture
+
+    def separate_chunks(self, mixtures, *arguments, refine, **settings):
+        return super().separate_chunks(mixtures, *arguments, refine=None, **settings)
+
+
+def song(samples=50_001):
+    return 0.1 * np.random.default_rng(0).standard_normal((2, samples), np.float32)
+
+
+@pytest.fixture(scope="module")
+def bsrnn_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    sizes = dict(features=8, pairs_of_layers=1, window=512, hop=128, chunk_samples=8192)
+    folder = tmp_path_factory.mktemp("models") / "tiny-bsrnn"
+    baselines.load("bsrnn").Model(**sizes, sampling_rate=16_000, channels=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+def test_refined_vocals_are_the_weighted_sum(share):
+    ensemble, mixture = Ensemble(Gain(0.5, 20_000), Gain(0.1, 7000), share), song()
+    vocals = ensemble(mixture, RATE, refine="wiener").vocals
+    assert np.allclose(vocals, (0.5 * (1 - share) + 0.1 * share) * mixture, atol=1e-6)
+    assert np.allclose(ensemble(mixture, RATE).vocals, 0.5 * mixture, atol=1e-6), "raw ones are the first's"
+
+
+def test_an_ensemble_streams_as_it_separates():
+    ensemble, mixture = Ensemble(Gain(0.5, 20_000), Gain(0.1, 7000), 0.5), song()
+    blocks = np.array_split(mixture, 7, axis=1)
+    mixtures, vocals = zip(*ensemble.stream(blocks, RATE, refine="wiener"), strict=True)
+    assert np.array_equal(np.concatenate(mixtures, axis=1), mixture)
+    assert np.array_equal(np.concatenate(vocals, axis=1), ensemble(mixture, RATE, refine="wiener").vocals)
+
+
+def test_folders_of_each_kind_are_loaded(model_folder, bsrnn_folder, tmp_path):
+    settings = {"separator": str(model_folder), "guide": str(bsrnn_folder), "guide_share": 0.5}
+    (tmp_path / "ensemble.json").write_text(json.dumps(settings))
+    ours, guide, both = (load_separator(name) for name in (model_folder, bsrnn_folder, tmp_path))
+    assert isinstance(ours, VocalSeparationPipeline) and type(guide) is baselines.load("bsrnn").Model
+    mixture = song(18_000)
+
+    def separate(system, **more):
+        return system(mixture, RATE, generator=torch.Generator().manual_seed(0), **more).vocals
+
+    assert np.allclose(separate(both), separate(ours), atol=1e-6)
+    expected = (separate(ours, refine="wiener") + separate(guide)) / 2  # the song is a chunk
+    assert np.allclose(separate(both, refine="wiener"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"separator": "a", "guide": "b", "guide_share": "half"}'])
+def test_a_damaged_description_is_told_in_one_sentence(tmp_path, text):
+    (tmp_path / "ensemble.json").write_text(text)
+    with pytest.raises(InputError, match="does not hold separator, guide and guide_share"):
+        load_separator(tmp_path)
+
+
+def test_a_share_out_of_range_is_refused():
+    with pytest.raises(InputError, match="choose 0 to 1"):
+        Ensemble(Gain(1, 100), Gain(1, 100), 1.5)
+
+
+def test_a_codec_is_no_separator():
+    with pytest.raises(InputError, match="holds no system that separates"):
+        load_separator("encodec-mini")
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_separator("no-such-model")
+
+
+def test_the_guided_system_is_evaluated(model_folder, bsrnn_folder, toy_root, tmp_path):
+    settings = {"separator": str(model_folder), "guide": str(bsrnn_folder), "guide_share": 0.5}
+    (tmp_path / "ensemble.json").write_text(json.dumps(settings))
+    track = load_tracks(toy_root, "test")[0]
+    system = make_system("ldm-dmx-guided", Options(model=str(tmp_path)))
+    generator = torch.Generator().manual_seed(0)
+    expected = load_separator(tmp_path)(track.mixture(), track.rate, refine="wiener", generator=generator)
+    assert np.allclose(system.separate(track), expected.vocals, atol=1e-6)
+    assert system.steps == 1 and system.parameters > 0
+    with pytest.raises(InputError, match="has no guide"):
+        make_system("ldm-dmx-guided", Options(model=str(model_folder)))

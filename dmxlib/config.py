@@ -11,13 +11,17 @@ import yaml
 from dmxlib.errors import InputError
 
 
-def parse_config(config_class, argv=None, **parser_options):
+def parse_config(config_class, argv=None, others: bool = False, **parser_options):
     """Fill `config_class` from `--config FILE` and then from flags `--key value`, one for each of its fields.
 
     Every field has a default; the "help" of a field's metadata is its flag's.
 
+    Args:
+        others: pass over keys that are no field of `config_class`: it may decide which class has them.
+
     Raises InputError for a missing file, an unknown key, or a value that is not of the field's type.
     """
+    parser_options["add_help"] = not others
     parser = argparse.ArgumentParser(allow_abbrev=False, **parser_options)
     parser.add_argument(
         "--config", metavar="FILE", help="flat YAML file of the keys below; flags come after it"
@@ -26,19 +30,15 @@ def parse_config(config_class, argv=None, **parser_options):
     for field in dataclasses.fields(config_class):
         text = f"{field.metadata.get('help', '')} (default: {getattr(defaults, field.name)})"
         parser.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=text.replace("%", "%%"))
-    given = vars(parser.parse_args(argv))
+    flags, rest = parser.parse_known_args(argv)
+    if rest and not others:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    given = vars(flags)
     file = given.pop("config")
-    return from_values(config_class, {**(read_yaml(file) if file else {}), **given})
-
-
-def peek(name: str, default: str, argv=None) -> str:
-    """The value `parse_config` will find for one key, before it is known which dataclass the rest is of."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--config")
-    parser.add_argument(f"--{name}")
-    given = vars(parser.parse_known_args(argv)[0])
-    file = read_yaml(given["config"]) if given["config"] else {}
-    return given[name] or str(file.get(name, default))
+    values = read_yaml(file) if file else {}
+    if others:
+        values = {key: value for key, value in values.items() if key in vars(defaults)}
+    return from_values(config_class, {**values, **given})
 
 
 def read_yaml(path) -> dict:
@@ -57,10 +57,12 @@ def read_yaml(path) -> dict:
 def from_values(config_class, values: dict):
     """Build `config_class` from a dict whose values may be strings (flags; YAML reads 1e-4 as one)."""
     types = typing.get_type_hints(config_class)
-    unknown = sorted(map(str, values.keys() - types.keys()))
+    # an old run's file may hold a null for what is no key any more
+    unknown = sorted(str(key) for key, value in values.items() if key not in types and value is not None)
     if unknown:
         raise InputError(f"unknown key {', '.join(unknown)}; the keys are {', '.join(types)}.")
-    return config_class(**{key: _convert(key, value, types[key]) for key, value in values.items()})
+    known = {key: value for key, value in values.items() if key in types}
+    return config_class(**{key: _convert(key, value, types[key]) for key, value in known.items()})
 
 
 def _convert(key, value, kind):

@@ -41,7 +41,7 @@ def bsrnn_folder(tmp_path_factory):
     torch.manual_seed(0)
     sizes = dict(features=8, pairs_of_layers=1, window=512, hop=128, chunk_samples=8192)
     folder = tmp_path_factory.mktemp("models") / "tiny-bsrnn"
-    baselines.load("bsrnn").Model(**sizes, sampling_rate=16_000, channels=1).save_pretrained(folder)
+    baselines.load("bsrnn")(**sizes, sampling_rate=16_000, channels=1).save_pretrained(folder)
     return folder
 
 
@@ -65,7 +65,7 @@ def test_folders_of_each_kind_are_loaded(model_folder, bsrnn_folder, tmp_path):
     settings = {"separator": str(model_folder), "guide": str(bsrnn_folder), "guide_share": 0.5}
     (tmp_path / "ensemble.json").write_text(json.dumps(settings))
     ours, guide, both = (load_separator(name) for name in (model_folder, bsrnn_folder, tmp_path))
-    assert isinstance(ours, VocalSeparationPipeline) and type(guide) is baselines.load("bsrnn").Model
+    assert isinstance(ours, VocalSeparationPipeline) and type(guide) is baselines.load("bsrnn")
     mixture = song(18_000)
 
     def separate(system, **more):

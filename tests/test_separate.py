@@ -19,7 +19,7 @@ from dmxlib import audio, baselines, pipeline, separate, weights
 from dmxlib.ensemble import FILE
 
 ROOT = Path(__file__).parents[1]
-BSRNN = baselines.load("bsrnn").Model
+BSRNN = baselines.load("bsrnn")
 RATE, FRAMES = 22_050, 25_001  # 1.13 s
 
 

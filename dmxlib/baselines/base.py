@@ -24,7 +24,7 @@ PREVIEW_STEPS = 20  # of the separation drawn during training
 
 @dataclass
 class BaselineConfig(TrainerConfig):
-    """The loop's settings and the data's. A system adds its `Model`'s arguments, under the same names. They
+    """The loop's settings and the data's. A system adds its model's arguments, under the same names. They
     do not count where `pretrained_model_name_or_path` names weights to go on from."""
 
     system: str = ""

@@ -11,6 +11,7 @@ research", 2026), who replicated it with care, stayed 0.9 dB of the vocals' SDR 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -18,6 +19,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional as F
 
+from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
 
 V7 = ((1000, 100), (4000, 250), (8000, 500), (16_000, 1000), (20_000, 2000))  # up to (Hz), bands of (Hz)
@@ -70,7 +72,7 @@ class TrainConfig(BaselineConfig):
     channels: int = 2
 
 
-class Model(Baseline):
+class BSRNN(Baseline):
     """Masks each channel's STFT.
 
     Args:
@@ -145,3 +147,6 @@ class Model(Baseline):
         """Of both transforms."""
         window = torch.hann_window(self.config.window, device=self.device)
         return {"n_fft": self.config.window, "hop_length": self.config.hop, "window": window}
+
+
+make_training = partial(base.make_training, BSRNN)

@@ -7,13 +7,15 @@ size of this network gives (four of them have 334.6 M).
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn import functional as F
-from torchaudio.models import HDemucs
+from torchaudio import models
 from torchaudio.pipelines import HDEMUCS_HIGH_MUSDB_PLUS
 
+from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
 from dmxlib.errors import InputError
 
@@ -32,7 +34,7 @@ class TrainConfig(BaselineConfig):
     channels: int = 2
 
 
-class Model(Baseline):
+class HDemucs(Baseline):
     """torchaudio's `HDemucs` at 44.1 kHz stereo.
 
     Args:
@@ -52,7 +54,7 @@ class Model(Baseline):
         channels: int = 2,
     ):
         super().__init__()
-        self.network = HDemucs(list(sources), channels, width, nfft=window)
+        self.network = models.HDemucs(list(sources), channels, width, nfft=window)
         # torchaudio makes this norm and never calls it; a gradient that never comes would stop DDP
         self.network.time_encoder[-1].norm1.requires_grad_(False)
 
@@ -84,3 +86,6 @@ class Model(Baseline):
         """One pass."""
         estimates = self.network(mixture)  # (batch, sources, channels, T)
         return estimates[:, list(self.config.sources).index("vocals")]
+
+
+make_training = partial(base.make_training, HDemucs)

@@ -19,12 +19,14 @@ the gated 1-D coupling, which is most of the code below; so it is written here, 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional as F
 
+from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
 
 GROUP = 4  # channels that a mixing matrix mixes
@@ -155,7 +157,7 @@ class TrainConfig(BaselineConfig):
     sampling_rate: int = 22_050
 
 
-class Model(Baseline):
+class InstGlow(Baseline):
     """A flow for the vocals and one for the accompaniment.
 
     Args:
@@ -234,3 +236,6 @@ def divergence(target, estimate):
     """Generalised Kullback-Leibler divergence of each example's magnitudes, the mean over bins and frames."""
     target, estimate = target + 1e-8, estimate + 1e-8
     return (target * (target / estimate).log() - target + estimate).mean(dim=(1, 2))
+
+
+make_training = partial(base.make_training, InstGlow)

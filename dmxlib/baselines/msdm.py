@@ -11,13 +11,14 @@ widths chosen for its 405 M parameters. Both diffusion systems then differ in wh
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 
 import torch
 from diffusers import EDMEulerScheduler
 from diffusers.configuration_utils import register_to_config
 
+from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
 from dmxlib.diffusion import NUM_TRAIN_TIMESTEPS
 from dmxlib.errors import InputError
@@ -44,7 +45,7 @@ class TrainConfig(BaselineConfig):
     sampling_rate: int = 22_050
 
 
-class Model(Baseline):
+class MSDM(Baseline):
     """Denoises the pair of sources.
 
     Args:
@@ -135,3 +136,6 @@ class Model(Baseline):
                 if correction:
                     vocals = vocals + noise((sigma**2 - following**2).sqrt())
         return vocals
+
+
+make_training = partial(base.make_training, MSDM)

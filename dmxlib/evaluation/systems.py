@@ -110,7 +110,7 @@ def baseline(name: str, options: Options) -> System:
             f"{name} has no trained weights, {weights.FOLDER / shipped} is missing; train it (accelerate "
             f"launch dmxlib/train.py --config dmxlib/configs/mini_{name}.yaml) and copy its model there."
         )
-    model = baselines.load(name).Model.from_pretrained(folder)
+    model = baselines.load(name).from_pretrained(folder)
     own_steps = (options.steps or model.STEPS) if model.STEPS > 1 else None
 
     def separate(track, steps=own_steps):

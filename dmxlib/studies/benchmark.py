@@ -47,6 +47,7 @@ from dmxlib.latents import encode_batch
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import facts, seeded_generator
 from dmxlib.summary import markdown
+from dmxlib.training.decoded import DecodedStep
 from dmxlib.training.separator import TrainConfig, TrainStep, new_pipeline
 
 CONFIGS, RATE = Path(__file__).parents[1] / "configs", 44_100
@@ -96,7 +97,7 @@ def all_cases(repeats: int) -> list[Case]:
         *(Case("baseline", name, "paper", repeats=repeats) for name in ("bsrnn", "msdm", "instglow")),
         Case("codec", "encodec-48khz", "paper", seconds=2048 / 150, repeats=repeats),  # the clip, padded
         *(Case("training", size=size, repeats=repeats) for size in ("paper", "mini")),
-        *(Case("baseline_training", name, "paper", repeats=1) for name in baselines.TRAINED),
+        *(Case("baseline_training", name, "paper", repeats=1) for name in baselines.SYSTEMS),
         Case("training", processes=2, repeats=repeats),
         *(Case("song", steps=1, seconds=60 * minutes, repeats=1) for minutes in (1, 60)),
         Case("command_line", repeats=repeats),
@@ -253,10 +254,10 @@ def unet(case: Case):
 
 def new_baseline(case: Case) -> Baseline:
     """Another system of the case's size, with random weights."""
-    module, config = baselines.load(case.system), read_yaml(CONFIGS / f"{case.size}_{case.system}.yaml")
+    module, config = baselines.module(case.system), read_yaml(CONFIGS / f"{case.size}_{case.system}.yaml")
     if case.whole:
         config["chunk_samples"] = round(case.seconds * RATE)
-    return new_model(module.Model, from_values(module.TrainConfig, config))
+    return new_model(baselines.load(case.system), from_values(module.TrainConfig, config))
 
 
 def baseline(case: Case):
@@ -333,8 +334,10 @@ def train_steps(rank: int, case: Case, stage: int, source: str, path: Path) -> N
     if source == "cache":  # with the keys that CachedPairs reads
         batch = encode_batch(pipeline.codec, batch)
         del batch["condition" if stage == 2 else "mixture"]
-    log_weight = 0.5 if stage == 3 else None
-    step = TrainStep(pipeline, train_conditioner=stage == 2, validation=[], log_weight=log_weight)
+    if stage == 3:
+        step = DecodedStep(pipeline, train_conditioner=False, validation=[], log_weight=0.5)
+    else:
+        step = TrainStep(pipeline, train_conditioner=stage == 2, validation=[])
     if case.processes > 1:
         torch.set_num_threads(max(1, os.cpu_count() // case.processes))
         torch.distributed.init_process_group("gloo", f"file://{path}", None, case.processes, rank)

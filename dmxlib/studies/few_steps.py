@@ -18,13 +18,13 @@ import torch
 from dmxlib.diffusion import amplitudes, predict
 from dmxlib.errors import InputError
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.training.separator import TrainConfig, TrainStep, make_parts
+from dmxlib.training import separator
 
 METHODS = ("segments", "consistency", "data")
 
 
 @dataclass
-class DistillConfig(TrainConfig):
+class TrainConfig(separator.TrainConfig):
     """A training's settings; those of the U-Net's size are the teacher's own."""
 
     system: str = "student"
@@ -34,21 +34,19 @@ class DistillConfig(TrainConfig):
     student_steps: int = 1
 
 
-class DistillStep(TrainStep):
+class DistillStep(separator.TrainStep):
     """The student with its loss; see the module.
 
-    Raises InputError for an unknown method, steps of the teacher's that the student's do not divide, a
-    conditioner that is to learn (it is the teacher's, too), or a loss on waves.
+    Raises InputError for an unknown method, steps of the teacher's that the student's do not divide,
+    or a conditioner that is to learn: it is the teacher's, too.
     """
 
-    def __init__(self, pipeline: VocalSeparationPipeline, validation, config: DistillConfig):
+    def __init__(self, pipeline: VocalSeparationPipeline, validation, config: TrainConfig):
         super().__init__(pipeline, train_conditioner=False, validation=validation)
         if config.method not in METHODS:
             raise InputError(f"method is {config.method}; choose {' or '.join(METHODS)}.")
         if config.train_conditioner:
             raise InputError("train_conditioner is yes; a student keeps its teacher's; choose no.")
-        if config.log_weight is not None:
-            raise InputError("log_weight is given, but a student learns latents, not waves; leave it out.")
         if config.student_steps < 1 or config.teacher_steps % config.student_steps:
             raise InputError(
                 f"teacher_steps is {config.teacher_steps}; choose a multiple of student_steps, "
@@ -96,7 +94,7 @@ def ddim_step(unet, z, t, end, condition):
     return alpha_end * (alpha * z - sigma * v) + sigma_end * (sigma * z + alpha * v)
 
 
-def make_training(config: DistillConfig, device):
+def make_training(config: TrainConfig, device):
     """What `dmxlib.training.loop.train` takes."""
-    pipeline, training, validation = make_parts(config, device)
+    pipeline, training, validation = separator.make_parts(config, device)
     return DistillStep(pipeline, validation, config), training

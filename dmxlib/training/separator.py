@@ -1,9 +1,8 @@
-"""The latent diffusion separator's training, stages 1 and 2 and ours, stage 3.
+"""The latent diffusion separator's training, stages 1 and 2: the v loss.
 
 Stage 1 keeps the conditioner frozen and reads latents alone; stage 2 starts from stage 1's model, unfreezes
-the conditioner and trains it through the mixture's samples, at a small learning rate. Ours is stage 3,
-`log_weight`: what a single step draws is decoded and compared with the true vocals
-(dmxlib/training/decoded.py).
+the conditioner and trains it through the mixture's samples, at a small learning rate. Ours is stage 3, a step
+of its own (dmxlib/training/decoded.py).
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from dmxlib.metrics import si_sdr
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
-from dmxlib.training.decoded import decoded_loss, draw
 from dmxlib.training.loop import TrainerConfig
 from dmxlib.unet import VocalUNet1D
 
@@ -37,7 +35,6 @@ class TrainConfig(TrainerConfig):
     codec: str = "data/runs/mini_codec/model"
     train_conditioner: bool = False
     t_power: float = 1.0
-    log_weight: float | None = None
     latent_cache: str | None = None
     data_root: str | list = "data/toy"
     pairs: int = 1024
@@ -66,8 +63,7 @@ class TrainStep(torch.nn.Module):
 
     Args:
         validation: a dataset of fixed pairs, as the training one's.
-        t_power: how t is drawn, see `v_loss`.
-        log_weight: of `decoded_loss`, on waves, in the place of the v loss; None for the latter.
+        t_power: how t is sampled, see `v_loss`.
     """
 
     def __init__(
@@ -76,12 +72,11 @@ class TrainStep(torch.nn.Module):
         train_conditioner: bool,
         validation,
         t_power: float = 1.0,
-        log_weight: float | None = None,
     ):
         super().__init__()
         self._pipeline = (pipeline,)  # a tuple hides it from torch.nn.Module
         self.unet = pipeline.unet
-        self.train_conditioner, self.t_power, self.log_weight = train_conditioner, t_power, log_weight
+        self.train_conditioner, self.t_power = train_conditioner, t_power
         if train_conditioner:
             self.conditioner = pipeline.conditioner
         pipeline.conditioner.requires_grad_(train_conditioner)
@@ -94,16 +89,18 @@ class TrainStep(torch.nn.Module):
         return self._pipeline[0]
 
     def forward(self, batch, generator):
-        """The v loss of a batch of {"latents", "condition" or "mixture"} or of waves, or the decoded loss."""
-        if self.log_weight is not None:
-            mixture = batch["mixture"]
-            drawn = draw(self.pipeline, self.pipeline.conditioner(mixture), mixture, generator)
-            return decoded_loss(drawn, batch["vocals"], mixture, self.log_weight)
-        latents, condition = self.encode(batch)
-        return v_loss(self.unet, latents, condition, generator, self.t_power)
+        """The v loss of a batch, a scalar.
+
+        Args:
+            batch: {"latents" (batch, latent channels, F), "condition" (batch, dimension, F) or "mixture"
+                (batch, channels, F * hop)} of a cache, or waves {"vocals", "mixture"} of the latter shape.
+            generator: of t and of the noise, on the batch's device.
+        """
+        return v_loss(self.unet, *self.encode(batch), generator, self.t_power)
 
     def encode(self, batch):
-        """A batch from the cache or of waves -> latents (batch, latent_channels, F) and the condition."""
+        """A batch as `forward` takes it -> the vocals' latents (batch, latent channels, F), which the U-Net
+        learns to generate, and the condition (batch, dimension, F)."""
         if "latents" in batch:
             latents = batch["latents"][:, : self.unet.config.latent_channels]  # the last is the level
         else:
@@ -111,6 +108,10 @@ class TrainStep(torch.nn.Module):
         if "mixture" in batch:
             return latents, self.pipeline.conditioner(batch["mixture"])
         return latents, batch["condition"]
+
+    def validation_loss(self, batch, encoded, generator):
+        """The loss of one pair, with what `encode` gives for it: the v loss at eight t."""
+        return v_loss(self.unet, *(tensor.expand(8, -1, -1) for tensor in encoded), generator)
 
     def validate(self, picture: Path):
         """Mean loss on the validation pairs with fixed noise, and the median SI-SDR in dB of what is drawn
@@ -120,11 +121,7 @@ class TrainStep(torch.nn.Module):
             batch = {key: value[None].to(device) for key, value in item.items()}
             generator = seeded_generator(1, number, device=device)  # the same noise at every validation
             latents, condition = self.encode(batch)
-            if self.log_weight is not None:
-                losses.append(self(batch, generator))
-            else:  # one pair at eight t
-                pair = (tensor.expand(8, -1, -1) for tensor in (latents, condition))
-                losses.append(v_loss(self.unet, *pair, generator))
+            losses.append(self.validation_loss(batch, (latents, condition), generator))
             drawn = self.pipeline.sample(condition, generator=torch.Generator().manual_seed(number))
             codec = self.pipeline.codec
             waves = codec.decode(torch.cat([latents, drawn])[:, : codec.dimension]).cpu().numpy()
@@ -193,9 +190,6 @@ def make_parts(config: TrainConfig, device):
 
 
 def make_training(config: TrainConfig, device) -> tuple[TrainStep, torch.utils.data.Dataset]:
-    """What `dmxlib.training.loop.train` takes: the step of the config's system, and its training pairs."""
-    if config.log_weight is not None and config.latent_cache:
-        raise InputError("log_weight asks for waves, which a latent cache lacks; leave latent_cache out.")
+    """What `dmxlib.training.loop.train` takes: the step, and its training pairs."""
     pipeline, training, validation = make_parts(config, device)
-    losses = (config.t_power, config.log_weight)
-    return TrainStep(pipeline, config.train_conditioner, validation, *losses), training
+    return TrainStep(pipeline, config.train_conditioner, validation, config.t_power), training

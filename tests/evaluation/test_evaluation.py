@@ -246,7 +246,7 @@ def test_each_iterative_system_has_its_own_number_of_steps(model_folder):
 def shipped_instglow(tmp_path, monkeypatch):
     """An InstGlow with random weights where the trained ones are looked for."""
     torch.manual_seed(0)
-    model = baselines.load("instglow").Model(blocks=1, hidden=4, chunk_samples=65_536)
+    model = baselines.load("instglow")(blocks=1, hidden=4, chunk_samples=65_536)
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.save_pretrained(tmp_path / "instglow-mini")
@@ -271,7 +271,7 @@ def separated(shipped_instglow, monkeypatch):
         separated.append(torch.is_autocast_enabled("cpu"))
         return mixture / 2
 
-    monkeypatch.setattr(baselines.load("instglow").Model, "separate", separate)
+    monkeypatch.setattr(baselines.load("instglow"), "separate", separate)
     return separated
 
 
@@ -313,7 +313,7 @@ def test_mixed_precision_is_that_of_accelerate(separated, toy_root, tmp_path, mo
 def tiny_bsrnn(folder, **settings):
     torch.manual_seed(1)
     settings = {"features": 8, "pairs_of_layers": 1, "hop": 512, "chunk_samples": 16_384} | settings
-    model = baselines.load("bsrnn").Model(**settings)
+    model = baselines.load("bsrnn")(**settings)
     model.save_pretrained(folder)
     return model.eval()
 
@@ -329,9 +329,7 @@ def test_a_baseline_is_loaded_from_a_folder_of_its_own(shipped_instglow, made, t
 
     shipped = make_system("instglow", Options(steps=2))
     torch.manual_seed(1)
-    model = (
-        baselines.load("instglow").Model(blocks=2, hidden=4, chunk_samples=8192, sampling_rate=16_000).eval()
-    )
+    model = baselines.load("instglow")(blocks=2, hidden=4, chunk_samples=8192, sampling_rate=16_000).eval()
     model.save_pretrained(tmp_path / "own-glow")
     shutil.rmtree(tmp_path / "instglow-mini")
     for name in ("instglow", "instglow-refined"):

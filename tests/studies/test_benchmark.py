@@ -87,7 +87,7 @@ def test_ratios_compare_like_with_like():
 
 def test_only_further_steps_are_multiplied(monkeypatch):
     monkeypatch.setattr(benchmark, "repeat", lambda function, repeats: function() or [1.0])
-    model = benchmark.baselines.load("instglow").Model
+    model = benchmark.baselines.load("instglow")
     monkeypatch.setattr(model, "separate", lambda self, clip, rate, steps, quiet: None)
     case = benchmark.Case("baseline", "instglow", seconds=0.1)
     assert benchmark.baseline(case)[0] == {"total": [1.0]}  # a second step took nothing

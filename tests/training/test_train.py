@@ -1,5 +1,6 @@
 """Both stages train from the real command, survive a kill, and run in two processes."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -27,10 +28,10 @@ from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
 from dmxlib.studies import few_steps
-from dmxlib.studies.few_steps import DistillConfig, DistillStep
-from dmxlib.training import checkpoints, loop, separator
+from dmxlib.studies.few_steps import DistillStep
+from dmxlib.training import checkpoints, decoded, loop, separator
 from dmxlib.training import codec as codec_training
-from dmxlib.training.decoded import decoded_loss
+from dmxlib.training.decoded import DecodedStep, decoded_loss
 from dmxlib.training.separator import TrainConfig, TrainStep, make_pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -224,7 +225,7 @@ def test_command_runs_on_raw_audio(flags, cache, stage1, tmp_path, stage):
     if stage > 1:
         settings |= dict(pretrained_model_name_or_path=stage1 / "model", train_conditioner="true")
     if stage == 3:
-        settings["log_weight"] = 0.1
+        settings["system"] = "ldm-dmx-stage3"
     run(flags(tmp_path / "raw", max_train_steps=2, validation_pairs=1, **settings))
     assert list(log_of(tmp_path / "raw")) == [1, 2]
 
@@ -235,7 +236,7 @@ def test_stage_3_learns_from_what_is_heard(cache, stage1):
     batch = torch.utils.data.default_collate([training[0], training[1]])
     for train_conditioner in (False, True):
         pipeline = VocalSeparationPipeline.from_pretrained(stage1 / "model")
-        step = TrainStep(pipeline, train_conditioner, [], log_weight=0.1).train()
+        step = DecodedStep(pipeline, train_conditioner, [], log_weight=0.1).train()
         before = {name: tensor.clone() for name, tensor in pipeline.codec.state_dict().items()}
         optimizer, losses = torch.optim.AdamW(step.parameters(), 1e-3), []
         for _ in range(8):
@@ -264,9 +265,39 @@ def test_decoded_loss_is_of_what_is_heard(rng):
     assert silent.grad.isfinite().all()
 
 
-def test_stage_3_refuses_a_cache(flags, stage1, tmp_path):
+@pytest.mark.parametrize("stage3", [{"log_weight": 0.1}, {"system": "ldm-dmx-stage3"}])
+def test_stage_3_refuses_a_cache(flags, stage1, tmp_path, stage3):
     with pytest.raises(SystemExit, match="^error: log_weight asks for waves"):
-        run(flags(tmp_path / "run", log_weight=0.1, pretrained_model_name_or_path=stage1 / "model"))
+        run(flags(tmp_path / "run", **stage3, pretrained_model_name_or_path=stage1 / "model"))
+
+
+def test_configs_of_before_stage_3_had_a_name(tmp_path):
+    """`log_weight` selects it, wherever it stands; a null there asks for nothing."""
+    file = tmp_path / "config.yaml"
+    for text, system, module in (
+        ("system: ldm-dmx\nlog_weight: 0.2", "ldm-dmx-stage3", decoded),
+        ("log_weight: 0.2\nt_power: 4", "ldm-dmx-stage3", decoded),
+        ("system: ldm-dmx\nlog_weight: null\nt_power: 4", "ldm-dmx", separator),
+        ("system: student\nlog_weight: null", "student", few_steps),
+    ):
+        file.write_text(text)
+        arguments = ["--config", str(file)]
+        assert train.chosen(arguments) == system and train.TRAINABLE[system] == module.__name__
+        config = parse_config(module.TrainConfig, arguments)
+        assert getattr(config, "log_weight", 0.2) == 0.2
+    assert train.chosen(["--log_weight=0.2"]) == "ldm-dmx-stage3"
+
+
+def test_configs_of_kept_runs_are_read():
+    paths = sorted(ROOT.glob("results/training/*/config.yaml"))
+    assert len(paths) > 10
+    for path in paths:
+        arguments = ["--config", str(path)]
+        if "codec" in path.parent.name:
+            parse_config(codec_training.CodecTrainConfig, arguments)
+        else:
+            module = importlib.import_module(train.TRAINABLE[train.chosen(arguments)])
+            parse_config(module.TrainConfig, arguments)
 
 
 def test_loss_falls_on_one_batch(cache):
@@ -303,7 +334,7 @@ def test_validation_is_repeatable(cache, tmp_path, monkeypatch):
 
 
 def make_student(cache, stage1, **settings):
-    config = DistillConfig(pretrained_model_name_or_path=str(stage1 / "model"), **settings)
+    config = few_steps.TrainConfig(pretrained_model_name_or_path=str(stage1 / "model"), **settings)
     pipeline = VocalSeparationPipeline.from_pretrained(stage1 / "model")
     return DistillStep(pipeline, CachedPairs(cache.output_dir, "condition", validation=True), config)
 
@@ -350,7 +381,7 @@ def test_student_learns_where_its_teacher_goes(cache, stage1, method):
     assert same(before, teacher.state_dict()) and not any("teacher" in key for key in step.state_dict())
 
 
-def test_student_trains_by_command(flags, stage1, tmp_path):
+def test_student_trains_by_command(flags, stage1, tmp_path, capsys):
     sizes = ("chunk_frames", "level_channels", "attention_from", "fourier_channels", "time_channels")
     arguments = [
         flag for flag in flags(tmp_path / "run", max_train_steps=2) if not flag[2:].startswith(sizes)
@@ -362,8 +393,9 @@ def test_student_trains_by_command(flags, stage1, tmp_path):
     for wrong in ("--method=magic", "--student_steps=3", "--train_conditioner=yes"):
         with pytest.raises(SystemExit, match="^error: (method|teacher_steps|train_.*) is .*; choose "):
             run([*arguments, model, "--system=student", wrong])
-    with pytest.raises(SystemExit, match="^error: log_weight is given, .* leave it out"):
+    with pytest.raises(SystemExit):  # learns latents, not waves
         run([*arguments, model, "--system=student", "--log_weight=0.1"])
+    assert "unrecognized arguments: --log_weight=0.1" in capsys.readouterr().err
 
 
 # -- what cannot be used ------------------------------------------------------------------------------------
@@ -477,7 +509,7 @@ REPORTING = """
 import torch
 from safetensors.torch import save_file
 from dmxlib import train
-from dmxlib.training import checkpoints, loop, separator
+from dmxlib.training import checkpoints, decoded, loop, separator
 
 heard, forward, finish = [], separator.TrainStep.forward, loop.Run.finish
 

@@ -1,18 +1,20 @@
 """The paper's augmentations of training pairs, and ours: the configs list them by name.
 
-A pair is (vocals, accompaniment), each (channels, frames). Every augmentation is a function of
+A pair is (vocals, accompaniment), each (channels, samples). Every augmentation is a function of
 (pair, generator), of REMIXES of (pair, a function that draws another pair, generator): what is not taken is
-not read.
+not read. Those of VOICES change the vocals alone, which the model then has to bring back so changed; they are
+functions of (vocals, rate in Hz, generator).
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
+import scipy.signal
 import torch
 
 from dmxlib import audio
-from dmxlib.reproduce import coin, uniform
+from dmxlib.reproduce import choice, coin, uniform
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -105,12 +107,80 @@ def one_band(pair: Pair, rate: int, lowest: int) -> Pair:
     return tuple(audio.resample(audio.resample(source, rate, lowest), lowest, rate) for source in pair)
 
 
+def vocal_tone(vocals: np.ndarray, rate: int, generator: torch.Generator) -> np.ndarray:
+    """Another tone for the voice alone half of the time; the gains are those of `tone`."""
+    return _with_tone(vocals, generator) if coin(generator) else vocals
+
+
+INTERVALS = (-5, -4, -3, 0, 0, 0, 3, 4, 5)  # semitones: a double half as often as a harmony
+DETUNE_SEMITONES, LATE_SECONDS, SECOND_DB = 0.2, (0.01, 0.04), (-9.0, -3.0)
+GRAIN_SECONDS = 0.06
+
+
+def second_voice(vocals: np.ndarray, rate: int, generator: torch.Generator) -> np.ndarray:
+    """The same voice once more half of the time, quieter by SECOND_DB and late by LATE_SECONDS: a double,
+    detuned by up to DETUNE_SEMITONES either way, or a harmony at one of INTERVALS."""
+    if not coin(generator):
+        return vocals
+    semitones = choice(INTERVALS, generator) + uniform(generator, -DETUNE_SEMITONES, DETUNE_SEMITONES)
+    late = uniform(generator, *LATE_SECONDS) * rate
+    gain = np.float32(10 ** (uniform(generator, *SECOND_DB) / 20))
+    return vocals + gain * _shifted(vocals, 2 ** (semitones / 12), late, GRAIN_SECONDS * rate)
+
+
+def _shifted(wave, factor, late, grain):
+    """The pitch of (channels, samples) times `factor` at the same tempo: two delays that run from `late` to
+    `grain` samples more or back, each faded out where it jumps."""
+    now = np.arange(wave.shape[1])
+    shifted = np.zeros_like(wave)
+    for start in (0, 0.5):
+        phase = (start + now * (1 - factor) / grain) % 1
+        places = now - late - phase * grain
+        fade = np.sin(np.pi * phase) ** 2
+        shifted += [fade * np.interp(places, now, channel, left=0) for channel in wave]
+    return shifted
+
+
+REVERBERATION_SECONDS, WET_DB = (0.2, 1.2), (-20.0, -6.0)  # the time to fall by 60 dB; of the tail's energy
+
+
+def reverberation(vocals: np.ndarray, rate: int, generator: torch.Generator) -> np.ndarray:
+    """The voice in a room half of the time: a tail of decaying noise, other on each channel."""
+    if not coin(generator):
+        return vocals
+    seconds = uniform(generator, *REVERBERATION_SECONDS)
+    shape = (len(vocals), round(seconds * rate))
+    tail = torch.randn(shape, generator=generator).numpy() * 10 ** (-3 * np.linspace(0, 1, shape[1]))
+    tail *= 10 ** (uniform(generator, *WET_DB) / 20) / np.linalg.norm(tail, axis=1, keepdims=True)
+    wet = scipy.signal.oaconvolve(vocals, tail.astype(np.float32), axes=1)[:, : vocals.shape[1]]
+    return vocals + wet
+
+
+AUTOMATION_DB, AUTOMATION_POINTS = 6.0, 6  # either way; over the excerpt
+
+
+def band_automation(pair: Pair, generator: torch.Generator) -> Pair:
+    """A fader on the accompaniment half of the time: gains of up to AUTOMATION_DB either way at
+    AUTOMATION_POINTS times, straight lines between them."""
+    if not coin(generator):
+        return pair
+    vocals, accompaniment = pair
+    gains_db = [uniform(generator, -AUTOMATION_DB, AUTOMATION_DB) for _ in range(AUTOMATION_POINTS)]
+    times = np.linspace(0, AUTOMATION_POINTS - 1, accompaniment.shape[1])
+    gain_db = np.interp(times, range(AUTOMATION_POINTS), gains_db).astype(np.float32)
+    return vocals, accompaniment * 10 ** (gain_db / 20)
+
+
+# In the order they are applied in: REMIXES, one_band, VOICES, CHANGES.
 REMIXES = {"stem_remix": stem_remix, "layer": layer}
+VOICES = {"vocal_tone": vocal_tone, "second_voice": second_voice, "reverberation": reverberation}
 CHANGES = {
+    "band_automation": band_automation,
     "polarity": polarity,
     "channel_flip": channel_flip,
     "pitch_shift": pitch_shift,
     "tone": tone,
     "levels": levels,
 }
-AUGMENTATIONS = (*REMIXES, "one_band", *CHANGES)  # in the order they are applied in
+EXTRA = (*VOICES, "band_automation")  # only where a config names them
+AUGMENTATIONS = (*REMIXES, "one_band", *(name for name in CHANGES if name not in EXTRA))

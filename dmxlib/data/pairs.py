@@ -3,33 +3,48 @@
 import torch
 
 from dmxlib import audio
-from dmxlib.data.augment import AUGMENTATIONS, CHANGES, PITCH_SEMITONES, REMIXES, one_band, over
+from dmxlib.data.augment import (
+    AUGMENTATIONS,
+    CHANGES,
+    EXTRA,
+    PITCH_SEMITONES,
+    REMIXES,
+    VOICES,
+    one_band,
+    over,
+)
 from dmxlib.data.tracks import Track, training_tracks
 from dmxlib.errors import InputError
 from dmxlib.reproduce import choice, seeded_generator, uniform
 
 
 class VocalPairs(torch.utils.data.Dataset):
-    """Random excerpts as {"vocals", "mixture"}, float tensors (channels, frames) at the model's rate.
+    """Random excerpts as {"vocals", "mixture"}, float tensors (channels, samples) at the model's rate.
 
     Which excerpt and which augmentation item `index` is depends on (seed, epoch, index) alone, never on the
-    worker that makes it. Of excerpts without singing 95 % are drawn again, as in the authors' sibling paper.
+    worker that makes it. Of excerpts without singing 95 % are chosen anew, as in the authors' sibling paper.
     A voice alone always gets the accompaniment of another track.
 
     Args:
-        tracks: a list, or one list for each of several data sets: each set is drawn with equal probability,
+        tracks: a list, or one list for each of several data sets: each set is chosen with equal probability,
             then one of its tracks, then an excerpt.
-        augmentations: which of AUGMENTATIONS to apply.
+        length: items of an epoch.
+        seconds: of an excerpt; an item has round(seconds * rate) samples.
+        rate: sampling rate of the items in Hz.
+        channels: of the items, 1 or 2.
+        seed: an integer, of every random choice.
+        augmentations: names out of AUGMENTATIONS, which is the default, and EXTRA, in any order.
 
-    Raises InputError for one that is unknown.
+    Raises InputError for a name that is neither's.
     """
 
     SILENT_KEPT = 0.05
 
     def __init__(self, tracks, length, seconds, rate, channels, seed, augmentations=AUGMENTATIONS):
-        unknown = sorted({*augmentations} - {*AUGMENTATIONS})
+        known = (*AUGMENTATIONS, *EXTRA)
+        unknown = sorted({*augmentations} - {*known})
         if unknown:
-            raise InputError(f"unknown augmentation {unknown[0]}; choose from {', '.join(AUGMENTATIONS)}.")
+            raise InputError(f"unknown augmentation {unknown[0]}; choose from {', '.join(known)}.")
         sets = [tracks] if isinstance(tracks[0], Track) else tracks
         self.singers = _nonempty([track for track in tracks if track.has_vocals] for tracks in sets)
         self.bands = _nonempty([track for track in tracks if track.has_accompaniment] for tracks in sets)
@@ -38,7 +53,7 @@ class VocalPairs(torch.utils.data.Dataset):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the training loop: a new epoch draws new pairs."""
+        """Called by the training loop: a new epoch has new pairs."""
         self.epoch = epoch
 
     def __len__(self):
@@ -61,12 +76,15 @@ class VocalPairs(torch.utils.data.Dataset):
                 pair = remix(pair, draw, generator)
         if "one_band" in self.augmentations and min(rates) < min(max(rates), self.rate):
             pair = one_band(pair, self.rate, min(rates))
+        for name, change in VOICES.items():
+            if name in self.augmentations:
+                pair = change(pair[0], self.rate, generator), pair[1]
         for name, change in CHANGES.items():
             if name in self.augmentations:
                 pair = change(pair, generator)
-        frames = round(self.seconds * self.rate)
+        samples = round(self.seconds * self.rate)
         vocals, accompaniment = (
-            audio.fit(audio.match_channels(source, self.channels), frames) for source in pair
+            audio.fit(audio.match_channels(source, self.channels), samples) for source in pair
         )
         return {"vocals": torch.from_numpy(vocals), "mixture": torch.from_numpy(vocals + accompaniment)}
 
@@ -101,7 +119,7 @@ def training_pairs(config, seconds: float, rate: int, channels: int) -> tuple[Vo
 
     Args:
         config: has data_root, pairs, augmentations, hold_out_seconds, validation_pairs and seed.
-        seconds, rate, channels: of an excerpt.
+        seconds, rate, channels: of an excerpt; rate in Hz.
     """
     kept, held = training_tracks(config.data_root, config.hold_out_seconds)
     excerpts = (seconds, rate, channels)

@@ -5,7 +5,7 @@ import pytest
 from test_data import spectral_peak, tone
 
 from dmxlib import audio
-from dmxlib.data import augment
+from dmxlib.data import VocalPairs, augment, load_tracks
 from dmxlib.reproduce import seeded_generator, uniform
 
 
@@ -116,3 +116,79 @@ def test_layer_puts_another_accompaniment_under_half_of_them(pair, rng):
     assert 20 < len(added) < 44
     assert augment.LAYER_DB[0] - 0.1 <= min(drops) < -9 and -3 < max(drops) <= augment.LAYER_DB[1] + 0.1
     assert all(abs(np.corrcoef(part[0], other[1][0])[0, 1]) > 0.999 for part in added)
+
+
+@pytest.mark.parametrize("change", augment.VOICES.values())
+def test_half_of_the_voices_change_and_keep_their_length(change, rng):
+    vocals = 0.1 * rng.standard_normal((2, 16_000)).astype(np.float32)
+    changed = [change(vocals, 16_000, generator) for generator in seeds()]
+    assert {new.shape for new in changed} == {vocals.shape} and {new.dtype.name for new in changed} == {
+        "float32"
+    }
+    assert 20 < sum(np.array_equal(new, vocals) for new in changed) < 44  # of 64
+    assert all(np.isfinite(new).all() for new in changed)
+
+
+def test_vocal_tone_has_the_gains_of_tone(rng):
+    vocals = rng.standard_normal((2, 5000)).astype(np.float32)
+    changed = next(
+        new
+        for new in (augment.vocal_tone(vocals, 16_000, generator) for generator in seeds())
+        if new is not vocals
+    )
+    gains_db = 20 * np.log10(np.abs(np.fft.rfft(changed) / np.fft.rfft(vocals)))[:, 1:]
+    assert np.abs(gains_db).max() <= augment.TONE_DB + 0.01 and np.ptp(gains_db) > 3
+
+
+@pytest.mark.parametrize("semitones", [-5, 0.2, 4])
+def test_second_voice_sings_another_note_in_time(semitones):
+    rate, factor = 16_000, 2 ** (semitones / 12)
+    vocals = np.float32(tone(440, 2, rate))
+    vocals[:, : rate // 2] = vocals[:, -rate // 2 :] = 0  # sung for a second
+    second = augment._shifted(vocals, factor, 0.02 * rate, augment.GRAIN_SECONDS * rate)
+    assert spectral_peak(second[0], rate) == pytest.approx(440 * factor, rel=0.01)
+    late = 0.02 + augment.GRAIN_SECONDS  # at most
+    assert not second[:, : rate // 2].any() and not second[:, round((1.5 + late) * rate) + 1 :].any()
+    assert audio.level_dbfs(second) == pytest.approx(audio.level_dbfs(vocals), abs=3)
+
+
+def test_second_voice_is_quieter(rng):
+    vocals = rng.standard_normal((1, 16_000)).astype(np.float32)
+    added = [augment.second_voice(vocals, 16_000, generator) - vocals for generator in seeds()]
+    drops = [audio.level_dbfs(part) - audio.level_dbfs(vocals) for part in added if part.any()]
+    low, high = augment.SECOND_DB
+    assert low - 5 <= min(drops) < max(drops) <= high, "noise between samples loses 3 dB"
+
+
+def test_reverberation_leaves_the_direct_sound_and_decays():
+    rate, click = 16_000, np.zeros((2, 32_000), np.float32)
+    click[:, 0] = 1
+    tails = [augment.reverberation(click, rate, generator)[:, 1:] for generator in seeds()]
+    tails = [tail for tail in tails if tail.any()]
+    for tail in tails:
+        energy_db = 10 * np.log10(np.square(tail).sum(axis=1))
+        assert augment.WET_DB[0] - 1 < energy_db.min() and energy_db.max() < augment.WET_DB[1] + 1
+        assert np.abs(tail[:, round(augment.REVERBERATION_SECONDS[1] * rate) :]).max() < 1e-6
+        end = np.flatnonzero(np.abs(tail[0]) > 1e-6)[-1]
+        assert np.square(tail[:, : end // 3]).sum() > 50 * np.square(tail[:, -end // 3 + end : end]).sum()
+        assert abs(np.corrcoef(tail)[0, 1]) < 0.2, "left and right apart"
+
+
+def test_band_automation_moves_the_band_within_bounds(pair):
+    moved = [augment.band_automation(pair, generator) for generator in seeds()]
+    assert all(vocals is pair[0] for vocals, _ in moved)
+    gains_db = [20 * np.log10(band / pair[1]) for _, band in moved if band is not pair[1]]
+    assert 20 < len(gains_db) < 44 and np.abs(gains_db).max() <= augment.AUTOMATION_DB + 1e-3
+    assert np.ptp(gains_db, axis=2).max() > 6
+    assert np.abs(np.diff(gains_db, axis=2)).max() < 0.2, "no jumps"
+
+
+def test_extra_augmentations_are_off_unless_named(toy_root):
+    tracks = load_tracks(toy_root, "train")
+    plain, extra = (
+        VocalPairs(tracks, 4, 1.0, 16_000, 1, seed=0, augmentations=names) for names in ((), augment.EXTRA)
+    )
+    assert not {*augment.EXTRA} & {*augment.AUGMENTATIONS}
+    assert any(not np.array_equal(a["vocals"], b["vocals"]) for a, b in zip(plain, extra, strict=False))
+    for first, second in zip(plain, extra, strict=False):
+        assert first["vocals"].shape == second["vocals"].shape == (1, 16_000)

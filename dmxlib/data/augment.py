@@ -1,7 +1,7 @@
 """The paper's augmentations of training pairs, and ours: the configs list them by name.
 
 A pair is (vocals, accompaniment), each (channels, samples). Every augmentation is a function of
-(pair, generator), of REMIXES of (pair, a function that draws another pair, generator): what is not taken is
+(pair, generator), of REMIXES of (pair, a function that reads another pair, generator): what is not taken is
 not read. Those of VOICES change the vocals alone, which the model then has to bring back so changed; they are
 functions of (vocals, rate in Hz, generator).
 """
@@ -65,7 +65,7 @@ LEVEL_DB = (-12.0, 6.0)  # of the vocals over the accompaniment
 
 
 def levels(pair: Pair, generator: torch.Generator) -> Pair:
-    """Bring the vocals to a drawn level of LEVEL_DB over the accompaniment, where neither is silent, then
+    """Bring the vocals to a random level of LEVEL_DB over the accompaniment, where neither is silent, then
     both alike to a peak of at most 1."""
     vocals, accompaniment = pair
     target = uniform(generator, *LEVEL_DB)
@@ -81,20 +81,20 @@ def over(pair: Pair, other: Pair) -> Pair:
     return pair[0], audio.fit(other[1], pair[0].shape[1])  # songs shorter than an excerpt give shorter ones
 
 
-def stem_remix(pair: Pair, draw: Callable[[], Pair], generator: torch.Generator) -> Pair:
+def stem_remix(pair: Pair, another: Callable[[], Pair], generator: torch.Generator) -> Pair:
     """The vocals of one excerpt over the accompaniment of another half of the time."""
-    return over(pair, draw()) if coin(generator) else pair
+    return over(pair, another()) if coin(generator) else pair
 
 
 LAYER_DB = (-12.0, 0.0)  # ours
 
 
-def layer(pair: Pair, draw: Callable[[], Pair], generator: torch.Generator) -> Pair:
-    """Another accompaniment under the excerpt's half of the time, quieter by a draw from LAYER_DB."""
+def layer(pair: Pair, another: Callable[[], Pair], generator: torch.Generator) -> Pair:
+    """Another accompaniment under the excerpt's half of the time, quieter by LAYER_DB."""
     if not coin(generator):
         return pair
     vocals, accompaniment = pair
-    added = audio.fit(draw()[1], accompaniment.shape[1])
+    added = audio.fit(another()[1], accompaniment.shape[1])
     if min(levels_db := [audio.level_dbfs(accompaniment), audio.level_dbfs(added)]) > audio.SILENCE_DBFS:
         drop = uniform(generator, *LAYER_DB)
         added = added * np.float32(10 ** ((drop + levels_db[0] - levels_db[1]) / 20))

@@ -64,16 +64,16 @@ class VocalPairs(torch.utils.data.Dataset):
         track, pair = self._sung(generator)
         rates = [track.rate]
 
-        def draw():
-            band = self._draw(self.bands, generator)
+        def another():
+            band = self._choose(self.bands, generator)
             rates.append(band.rate)
             return self._excerpt(band, generator)
 
         if not track.has_accompaniment:
-            pair = over(pair, draw())
+            pair = over(pair, another())
         for name, remix in REMIXES.items():
             if name in self.augmentations:
-                pair = remix(pair, draw, generator)
+                pair = remix(pair, another, generator)
         if "one_band" in self.augmentations and min(rates) < min(max(rates), self.rate):
             pair = one_band(pair, self.rate, min(rates))
         for name, change in VOICES.items():
@@ -90,14 +90,14 @@ class VocalPairs(torch.utils.data.Dataset):
 
     def _sung(self, generator):
         for _ in range(100):  # an almost silent data set still ends
-            track = self._draw(self.singers, generator)
+            track = self._choose(self.singers, generator)
             pair = self._excerpt(track, generator)
             if audio.level_dbfs(pair[0]) > audio.SILENCE_DBFS or uniform(generator, 0, 1) < self.SILENT_KEPT:
                 break
         return track, pair
 
-    def _draw(self, sets, generator):
-        # no draw for the set where there is one only
+    def _choose(self, sets, generator):
+        # nothing random for the set where there is one only
         return choice(sets[0] if len(sets) == 1 else choice(sets, generator), generator)
 
     def _excerpt(self, track, generator):

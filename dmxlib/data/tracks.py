@@ -17,9 +17,10 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Track:
-    """A song with its vocals, read lazily: frames `first` to `last` (None: the end) of two files.
+    """A song with its vocals, read lazily: samples `first` to `last` (None: the end) of two files.
 
-    Where both are the same file it is a voice alone; without a file of vocals it is instrumental.
+    Where both are the same file it is a voice alone; without a file of vocals it is instrumental. All lengths
+    and places are in samples of one channel, which soundfile calls frames.
 
     Raises InputError on first use where the files differ in rate or length.
     """
@@ -47,7 +48,7 @@ class Track:
 
     @property
     def frames(self) -> int:
-        """Length in frames at `rate`."""
+        """Length in samples at `rate`."""
         return (self._info[1] if self.last is None else self.last) - self.first
 
     @property
@@ -61,11 +62,11 @@ class Track:
         return self.vocals_path != self.mixture_path
 
     def mixture(self, start: int = 0, frames: int | None = None) -> np.ndarray:
-        """The mixture, (2, frames) from frame `start` on."""
+        """The mixture, float32 (2, frames), from sample `start` on; fewer at the end of the track."""
         return self._read(self.mixture_path, start, frames)
 
     def vocals(self, start: int = 0, frames: int | None = None) -> np.ndarray:
-        """The vocals, (2, frames) from frame `start` on."""
+        """The vocals, as the mixture; zeros of an instrumental."""
         return self._read(self.vocals_path, start, frames)
 
     def _read(self, path, start, frames):
@@ -177,7 +178,7 @@ def _training_and_validation(root: Path, seconds: float) -> tuple[list[Track], l
 
 @dataclass(frozen=True)
 class Song:
-    """A song to prepare: `load()` gives (vocals, accompaniment, rate), each source (2, frames)."""
+    """A song to prepare: `load()` gives (vocals, accompaniment, rate in Hz), each source (2, samples)."""
 
     split: str
     name: str

@@ -56,7 +56,7 @@ class Stem:
         return "VOX" in self.name
 
     def read(self) -> np.ndarray:
-        """The wave, (channels, frames) at `rate`."""
+        """The wave, (channels, samples) at `rate`."""
         return audio.resample(*audio.read(self.path), self.rate)
 
 
@@ -101,7 +101,7 @@ def stems(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
 
 
 def sound(wave: np.ndarray, rate: int) -> np.ndarray:
-    """The seconds of (channels, frames) that are louder than SOUND_DBFS, one after the other."""
+    """The seconds of (channels, samples) that are louder than SOUND_DBFS, one after the other."""
     seconds = [wave[:, start : start + rate] for start in range(0, wave.shape[1], rate)]
     kept = [second for second in seconds if audio.level_dbfs(second) > SOUND_DBFS]
     return np.concatenate([wave[:, :0], *kept], axis=1)

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import scipy.signal
 import soundfile as sf
+import yaml
 from tqdm import tqdm
 
 from dmxlib import audio
@@ -36,7 +37,7 @@ VOICE_DBFS, MUSIC_DBFS = -26.0, -20.0  # the album's singers lie 2 to 16 dB unde
 LOWEST_RATE = 22_050  # in Hz; narrower voices would teach that there is nothing above them
 EXCERPT_SECONDS, SHORTEST_PIECE_SECONDS = 75.0, 40.0
 SHORTEST_CLIP_SECONDS, SHORTEST_VOICE_SECONDS, PAUSE_SECONDS = 0.25, 8.0, 0.25
-SONG_SECONDS, VOICE_OVER_DB = 60.0, (-6.0, 8.0)  # the drawn gain of the voice of a song
+SONG_SECONDS, VOICE_OVER_DB = 60.0, (-6.0, 8.0)  # the random gain of the voice of a song
 TRAINING_SONGS = 12  # of train; every voice of valid and of test is in a song
 
 
@@ -59,74 +60,10 @@ class Package:
     split: str = "train"
 
 
-PACKAGES = (
-    Package("klettres-data", voices=r".*/klettres/(?P<language>\w+)/(alpha|syllab)/.*"),
-    Package("ktuberling-data", voices=r".*/sounds/(?P<language>[a-z]{2})/.*"),
-    Package("tuxpaint-stamps-default", voices=r".*_desc(_(?P<language>[a-z]+))?\.ogg"),
-    Package("gcin-voice", voices=r".*/(?P<speaker>[35])\.ogg", language="zh"),
-    Package("fillets-ng-data-cs", voices=r".*/cs/\w+-(?P<speaker>[mv])-.*", language="cs"),
-    Package("fillets-ng-data-nl", voices=r".*/nl/\w+-(?P<speaker>[mv])-.*", language="nl"),
-    Package(
-        "hedgewars-data",
-        voices=r".*/voices/(?P<speaker>[A-Za-z]+)(_(?P<language>[a-z]+))?/.*",
-        music=r".*/Data/Music/.*",
-    ),
-    Package("ardentryst", music=r".*/Music/.*"),
-    Package("asc-music", music=r".*/music/.*"),
-    Package("btanks-data", music=r".*/tunes/.*"),
-    Package("colobot-common-sounds", music=r".*/music/.*"),
-    Package("enigma-data", music=r".*/music/.*"),
-    Package("extremetuxracer-data", music=r".*/music/.*"),
-    Package("fillets-ng-data", music=r".*/music/.*"),
-    Package("flare-game", music=r".*/music/.*"),
-    Package("freedroidrpg-data", music=r".*/music/.*", split="test"),
-    Package("fretsonfire-songs-muldjord", music=r".*/song\.ogg"),
-    Package("fretsonfire-songs-sectoid", music=r".*/song\.ogg", split="test"),
-    Package("frozen-bubble-data", music=r".*/snd/.*"),
-    Package("hyperrogue-music", music=r".*/music/.*"),
-    Package("lincity-ng-data", music=r".*/music/.*"),
-    Package("marsshooter-data", music=r".*/music/.*"),
-    Package("megaglest-data", music=r".*/music/.*"),
-    Package("naev-data", music=r".*/music/.*"),
-    Package("nexuiz-music", music=r".*/cdtracks/.*"),
-    Package("noiz2sa-data", music=r".*/sounds/.*"),
-    Package("openclonk-data", music=r".*/Music\.ocg/.*", split="test"),
-    Package("planetblupi-music-ogg", music=r".*/music/.*"),
-    Package("pushover-data", music=r".*/themes/.*"),
-    Package("scorched3d-data", music=r".*/music/.*"),
-    Package("singularity-music", music=r".*/music/.*"),
-    Package("starfighter-data", music=r".*/music/.*", split="valid"),
-    Package("supertux-data", music=r".*/music/.*"),
-    Package("supertuxkart-data", music=r".*/data/music/.*"),
-    Package("torcs-data", music=r".*/music/.*"),
-    Package("trackballs-data", music=r".*/music/.*"),
-    Package("ufoai-music", music=r".*/music/.*"),
-    Package("unknown-horizons", music=r".*/music/.*", split="valid"),
-    Package("warzone2100-music", music=r".*/music/.*"),
-    Package("wesnoth-[0-9.]+-music", music=r".*/music/.*"),
-    Package("widelands-data", music=r".*/music/.*"),
-    Package("xmoto-data", music=r".*/Musics/.*"),
-    Package("zaz-data", music=r".*\.ogg"),
-)
-
-# A language is in one split, over all packages: the speakers have no names, and one who lent his voice to
-# several programs did so in his own language. Those that are not named here are for training.
-LANGUAGES = {
-    "valid": ("el", "nb", "nn", "pt_BR", "sl"),
-    "test": ("be", "de", "it", "lt", "uk"),
-}
-
-# Parts of the paths of what is left out: robots, noisy recordings and jingles; choirs, songs, and pieces in
-# which a music tagger (musicnn) heard a voice; pieces whose licence lets nobody change them.
-EXCLUDED = """
-    /voices/Robot/ _desc_fr.ogg /klettres/hu/ /klettres/he/ /ktuberling/sounds/gl/ /music/win/ /music/lose/
-    01_-_Ezer_Ev 06_starfall 07_-_Vermocsar Crystan-Tutorial Crystan-WinGame Herk Feelings/ Morning.ogg
-    Offshore Sempridge Snowy World_Map2 battle-epic beware_the_ships bossattack breaking_the_chains
-    brokenlight cave_theme demonhill desert3 dungeon_theme fortress_old greatgigantic heroes_rite
-    hr-domina-mountain kart_grand_prix legacy_soundtrack/track4 music/music2.ogg music_magic new_forest_map
-    ninesix nunc_dimittis option.ogg revelation transience underwater van_mission3
-    c64revival crazy.ogg eurovision
-""".split()
+TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+PACKAGES = tuple(Package(**package) for package in TABLE["packages"])
+LANGUAGES = TABLE["languages"]  # split: its voices' languages
+EXCLUDED = TABLE["excluded"].split()  # parts of paths
 
 HIGH_PASS = scipy.signal.butter(4, 70, "highpass", fs=RATE, output="sos")  # hum and knocks lie below voices
 
@@ -291,7 +228,7 @@ def write_voice(path: Path, clips: list[Path]) -> float:
 
 
 def clean(path: Path) -> np.ndarray | None:
-    """A clip as (1, frames) at RATE and VOICE_DBFS without the silence around it; None if it is of no use."""
+    """A clip as (1, samples) at RATE and VOICE_DBFS without silence around it; None if it is of no use."""
     try:
         wave, rate = audio.read(path)
     except InputError:
@@ -330,7 +267,7 @@ def write_piece(path: Path, piece: Path) -> float:
 
 
 def mixes(destination: Path, split: str) -> list[Song]:
-    """Fixed songs: every voice of a split, in "train" the first TRAINING_SONGS, over a piece drawn for it."""
+    """Fixed songs: every voice of a split, in "train" the first TRAINING_SONGS, over a random piece."""
     sources = load_sources(destination, split)
     voices = [track for track in sources if track.has_vocals and not track.name.endswith(".sung")]
     pieces = [track for track in sources if not track.has_vocals]
@@ -340,7 +277,7 @@ def mixes(destination: Path, split: str) -> list[Song]:
 
 
 def mix(voice: Track, pieces: list[Track]) -> tuple[np.ndarray, np.ndarray, int]:
-    """(vocals, accompaniment, rate) of at most SONG_SECONDS; the draws follow from the voice's name."""
+    """(vocals, accompaniment, rate) of at most SONG_SECONDS; the choices follow from the voice's name."""
     generator = seeded_generator(zlib.crc32(voice.name.encode()))
     piece = choice(pieces, generator)
     frames = min(round(SONG_SECONDS * RATE), voice.frames)

@@ -110,7 +110,7 @@ def by_song(clips: list[Path]) -> dict[str, list[Path]]:
 
 
 def read_clip(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A clip's (voice, accompaniment), each (frames,) at RATE."""
+    """A clip's (voice, accompaniment), each (samples,) at RATE."""
     accompaniment, voice = audio.read(path)[0]
     return voice, accompaniment
 

@@ -22,7 +22,7 @@ SUNG_SECONDS = 90.0  # of speech that are sung of each voice
 
 
 def sing(speech: np.ndarray, rate: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Sing what is said in (frames,): (song (frames,), its f0 in Hz every FRAME_SECONDS, 0 where unvoiced).
+    """Sing what is said in (samples,): (song (samples,), its f0 in Hz every FRAME_SECONDS, 0 where unvoiced).
 
     Raises InputError where pyworld is missing.
     """

@@ -16,7 +16,7 @@ from scipy.special import diric
 
 from dmxlib.data.tracks import Song
 
-CONTROL = 200  # Hz: pitch, loudness and formants are drawn on this grid, so they are the same at every rate
+CONTROL = 200  # Hz: pitch, loudness and formants lie on this grid, so they are the same at every rate
 # Formants 1 to 5 of a man's a, e, i, o, u in Hz: three from Peterson and Barney (1952), two typical ones.
 VOWELS = np.array([[730, 1090, 2440, 3400, 4500], [530, 1840, 2480, 3500, 4500],
     [270, 2290, 3010, 3600, 4500], [570, 840, 2410, 3300, 4500], [300, 870, 2240, 3300, 4500.0]])  # fmt: skip

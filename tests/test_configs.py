@@ -146,7 +146,6 @@ SPECIFICATION = [
     Row("paper_instglow", "mixed_precision", "fp16", "no", GLOW, ours=True),
     Row("paper_instglow", "augmentations", "none", [], GLOW_CODE),
 ]  # fmt: skip
-BASELINES = ("bsrnn", "hdemucs", "msdm", "instglow")
 PAPER_FILES = sorted(path.stem for path in CONFIGS.glob("paper_*.yaml"))
 # Said nowhere else, and no part of a recipe.
 UNSAID = {"seed", "resume_from_checkpoint", "checkpoints_total_limit"}

@@ -1,21 +1,41 @@
 """Run the notebooks: `python -m dmxlib.notebooks [NAME ...]`, behind `make notebooks`.
 
-Each runs with the data set, checkpoint and folder that notebooks/parameters.yaml names for it, and its
-executed copy lands in results/notebooks/. With --toy each runs on the toy set with its own defaults, and all
-that comes of it lands in data/notebooks/, which git ignores.
+Each runs with the data set, model and folder that notebooks/parameters.yaml names for it. Its executed copy
+lands in results/notebooks/. With --toy each runs on the toy set with its own defaults, and everything lands
+in data/notebooks/, which git ignores.
 """
 
 import argparse
+import base64
+import io
+import os
 from pathlib import Path
 
 from dmxlib.config import read_yaml
+from dmxlib.data import prepare
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.plots import play  # noqa: F401  the notebooks' cells take it from here
 from dmxlib.reproduce import whole
 from dmxlib.weights import find, shipped
 
 ROOT = Path(__file__).parents[1]
 SOURCES, COPIES, TOY_COPIES = ROOT / "notebooks", ROOT / "results" / "notebooks", ROOT / "data" / "notebooks"
+
+
+def start(output_dir, data_root=None) -> Path:
+    """What every notebook begins with; makes `output_dir` and returns it.
+
+    Paths count from the top of the repository, cells show figures, and the toy set is made where it is asked
+    for and missing (some seconds).
+    """
+    from IPython import get_ipython
+
+    get_ipython().run_line_magic("matplotlib", "inline")
+    os.chdir(ROOT)
+    if data_root == "data/toy":
+        prepare("toy", data_root)
+    output = Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    return output
 
 
 def check(parameters: dict) -> None:
@@ -34,27 +54,42 @@ def run(source: Path, parameters: dict, copy: Path) -> None:
     import nbformat
     import papermill
 
+    quiet = ["--log-level=ERROR"]  # the kernel warns of its own default transport
     with whole(copy) as part:
         notebook = papermill.execute_notebook(
-            source,
-            part,
-            parameters,
-            kernel_name="python3",
-            cwd=source.parent,
-            progress_bar={"desc": source.stem},
-            extra_arguments=["--log-level=ERROR"],  # of the kernel, which warns of its own default transport
+            source, part, parameters, kernel_name="python3", cwd=source.parent, extra_arguments=quiet
         )
         nbformat.write(tidy(notebook), part)
 
 
 def tidy(notebook):
-    """Drop what a reader has no use for: times, this machine's folders, progress bars and warnings."""
-    notebook.metadata.pop("papermill", None)
+    """Drop what a reader has no use for: times, this machine's folders, progress bars, warnings.
+
+    Images get 256 colours, a third of their bytes: a copy stays under 1 MB.
+    """
+    from nbconvert.preprocessors import ClearMetadataPreprocessor
+
+    kept = {
+        "preserve_cell_metadata_mask": {"tags"},
+        "preserve_nb_metadata_mask": {"kernelspec", "language_info"},
+    }
+    ClearMetadataPreprocessor(**kept).preprocess(notebook, {})
     for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = in_256_colours(output.data["image/png"])
     return notebook
+
+
+def in_256_colours(png: str) -> str:
+    """A PNG file in base64, with a palette."""
+    from PIL import Image
+
+    image, smaller = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    image.convert("RGB").quantize().save(smaller, "PNG", optimize=True)
+    return base64.b64encode(smaller.getvalue()).decode()
 
 
 @exit_on_input_error

@@ -1,13 +1,15 @@
 """Every notebook, executed as a user would with small parameters; and how its source has to look."""
 
 import ast
+import base64
+import io
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 
-from dmxlib import notebooks
+from dmxlib import notebooks, plots
 from dmxlib.config import read_yaml, write_yaml
 from dmxlib.errors import InputError
 from dmxlib.training.separator import TrainConfig
@@ -48,7 +50,7 @@ WRITES = {
     "02_latent_diffusion": ["noise.png", "errors.csv"],
     "03_training": ["brief_run/log.jsonl", "brief_run/model/model_index.json"],
     "04_sampling": ["sampling.csv", "sampling.png", "uncertainty.png"],
-    "05_objective_table": ["scores/irm.csv", "table2.md", "table2.png", "speed.png"],
+    "05_objective_table": ["rows.csv", "table2.csv", "table2.png", "speed.png"],
     "06_listening_test": ["test/key.json", "analysis/table3.md", "listeners.csv"],
     "07_unheard_singers": ["singers.png", "gnsdr.png"],
 }
@@ -119,6 +121,7 @@ def test_runs(source, tmp_path, toy_root, model_folder, jupyter_in_tmp):
     for name in WRITES[source.stem]:
         assert (tmp_path / "output" / name).stat().st_size > 0
     assert snapshot(notebooks.ROOT / "results") == before
+    assert sum(len(output.get("data", {}).get("image/png", "")) for output in outputs) < 1e6
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -127,6 +130,8 @@ def test_source(source):
     assert all(cell.execution_count is None and not cell.outputs for cell in cells)
     assert len(cells) <= 14
     assert len(defaults(source)) >= 3
+    assert ["start(output_dir" in cell.source for cell in cells].index(True) == 1  # after the parameters
+    assert not any("globals()" in cell.source for cell in cells)
     for cell in cells:
         for node in ast.walk(tree(cell)):
             if isinstance(node, ast.FunctionDef):
@@ -213,12 +218,26 @@ def test_tidy():
     assert book.cells[0].metadata == {"tags": ["parameters"]} and book.metadata == {}
 
 
+def test_tidy_gives_images_256_colours():
+    from PIL import Image
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    file = io.BytesIO()
+    noise.save(file, "PNG")
+    png = base64.b64encode(file.getvalue()).decode()
+    output = nbformat.v4.new_output("display_data", {"image/png": png})
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
+    tidied = notebooks.tidy(book).cells[0].outputs[0].data["image/png"]
+    image = Image.open(io.BytesIO(base64.b64decode(tidied)))
+    assert (image.mode, image.size) == ("P", noise.size) and len(tidied) < len(png) / 2
+
+
 def test_play(monkeypatch):
     from IPython import display
 
     shown = []
     monkeypatch.setattr(display, "display", lambda *things: shown.append(things))
-    notebooks.play({"loud": np.ones((2, 10)), "quiet": np.full((2, 10), 0.5)}, 8000)
+    plots.play({"loud": np.ones((2, 10)), "quiet": np.full((2, 10), 0.5)}, 8000)
     assert [title.data for title, _ in shown] == ["loud", "quiet"]
     assert all(player.data[:4] == b"RIFF" for _, player in shown)
     assert np.frombuffer(shown[1][1].data[44:], np.int16).max() == 2**14 - 1  # half of full scale

@@ -50,7 +50,7 @@ WRITES = {
     "02_latent_diffusion": ["noise.png", "errors.csv"],
     "03_training": ["brief_run/log.jsonl", "brief_run/model/model_index.json"],
     "04_sampling": ["sampling.csv", "sampling.png", "uncertainty.png"],
-    "05_objective_table": ["rows.csv", "table2.csv", "table2.png", "speed.png"],
+    "05_objective_table": ["table2.csv", "table2.png", "speed.png"],
     "06_listening_test": ["test/key.json", "analysis/table3.md", "listeners.csv"],
     "07_unheard_singers": ["singers.png", "gnsdr.png"],
 }

@@ -53,12 +53,14 @@ class Row(NamedTuple):
 PAPERS_FOUR = ["polarity", "channel_flip", "pitch_shift", "stem_remix"]
 SPECIFICATION = [
     Row("paper_codec", "init", "EnCodec 48 kHz", "48khz", f"{LDM} III-B"),
+    Row("paper_codec", "normalization", "to a range", "range", LDM),
     Row("paper_codec", "max_train_steps", "frozen", 0, f"{LDM} III-E3"),
     Row("paper_stage1", "codec", "EnCodec 48 kHz", "data/runs/encodec_48khz/model", f"{LDM} III-B"),
     Row("paper_stage1", "parameters", "115.9 M", "115.7 M", f"{LDM} Table II"),
     Row("paper_stage1", "level_channels", "double every two levels, up to 1024",
         [256, 256, 512, 512, 1024, 1024], f"{LDM} III-E1"),
     Row("paper_stage1", "first_injection", "every level but the first three", 3, f"{LDM} III-E2"),
+    Row("paper_stage1", "interpolation", "bilinear", "linear", f"{LDM} III-E2"),
     Row("paper_stage1", "mask_channels", "none", 0, f"{LDM} III-E1"),
     Row("paper_stage1", "fourier_channels", "1024", 1024, f"{LDM} III-E1"),
     Row("paper_stage1", "time_channels", "1024", 1024, f"{LDM} III-E1"),
@@ -255,7 +257,13 @@ def test_every_key_is_said_and_marked(file):
     if file == "paper_codec":  # nothing is trained
         unsaid -= {field.name for field in dataclasses.fields(CodecTrainConfig)}
     if file == "paper_stage2":  # the saved system's own
-        unsaid -= {*inspect.signature(VocalUNet1D).parameters, "codec", "chunk_frames"}
+        unsaid -= {
+            *inspect.signature(VocalUNet1D).parameters,
+            "codec",
+            "chunk_frames",
+            "level_channel",
+            "num_inference_steps",
+        }
     assert not unsaid
 
 

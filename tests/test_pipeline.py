@@ -3,17 +3,23 @@
 import json
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from safetensors.torch import load_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dmxlib import weights
+from dmxlib.codec import Codec
+from dmxlib.diffusion import make_scheduler
 from dmxlib.errors import InputError
 from dmxlib.level import encode_pair
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.training.separator import TrainConfig, new_pipeline
+from dmxlib.unet import VocalUNet1D
 
 CHUNK = 320 * 64 / 24_000  # s
 
@@ -211,6 +217,38 @@ def test_the_level_channel_can_be_left_out(tiny_codec, tmp_path):
     assert vocals.shape == wave.shape and np.allclose(vocals, separate(model, wave), atol=1e-6)
     pair = torch.from_numpy(noise(CHUNK, 24_000))[:, None]
     assert torch.equal(loaded.encode(pair, pair), tiny_codec.encode(pair))
+
+
+# -- devices ------------------------------------------------------------------------------------------------
+
+
+class OneStep(DDIMScheduler):
+    """A single step, whose index is no tensor: the tensors below hold no numbers."""
+
+    timesteps = None
+
+    def set_timesteps(self, steps, device):
+        assert (steps, device.type) == (1, "cuda")
+        self.timesteps = [999]
+
+    def step(self, v, timestep, sample):
+        return SimpleNamespace(prev_sample=-v)
+
+
+@pytest.mark.parametrize("extra_channels", [0, 1])
+def test_all_tensors_are_on_the_models_device(monkeypatch, extra_channels):
+    """Of shapes and devices alone, so that no GPU is needed."""
+    scheduler = OneStep.from_config(make_scheduler().config)
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: SimpleNamespace(tolist=lambda: [0, 1]))
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            seanet = dict(channels=1, dimension=16, n_filters=4, ratios=[5, 4, 4, 4], norm="time_group_norm")
+            codec = Codec(sampling_rate=24_000, seanet=seanet | {"lstm": 0}).eval()
+            sizes = dict(fourier_channels=16, time_channels=16, mask_channels=8, attention_from=2)
+            unet = VocalUNet1D(16 + extra_channels, 16, (16, 16, 16), blocks_per_level=1, **sizes)
+            model = VocalSeparationPipeline(codec, codec.conditioner(), unet, scheduler, chunk_frames=64)
+        vocals = model.generate(torch.zeros(2, 1, model.chunk_samples, device=model.device), 1)
+    assert model.device.type == vocals.device.type == "cuda" and vocals.shape == (2, 1, 20_480)
 
 
 # -- what cannot be used ------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from dmxlib.refine import wiener
+from dmxlib.refine import istft, stft, wiener
 
 RATE, SECONDS = 44_100, 1.5
 
@@ -72,3 +73,19 @@ def test_any_rate_and_length(rate, frames):
     mixture = tones(300, 600)[:, :frames]
     refined = wiener(mixture, mixture / 2, rate, 12_000)
     assert refined.shape == mixture.shape and np.isfinite(refined).all()
+
+
+@pytest.mark.parametrize("size", [512, 4096])
+@pytest.mark.parametrize("samples", [1, 700, 20_000])
+def test_istft_is_the_inverse_of_stft(size, samples):
+    wave = np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
+    spectrum = stft(wave, size)
+    assert spectrum.shape == (2, size // 2 + 1, samples // (size // 4) + 1)
+    assert np.allclose(istft(spectrum, samples), wave, atol=1e-5)
+
+
+def test_stft_has_a_hann_window_and_zeros_beyond_the_ends():
+    spectrum = stft(torch.ones(1, 20_000))
+    middle, edge = spectrum[0, :2, 10].abs(), spectrum[0, 0, 0].abs()
+    assert middle.tolist() == pytest.approx([2048, 1024], rel=1e-3)  # a Hann window's first two bins
+    assert edge.item() == pytest.approx(1024, rel=1e-2)  # half the window lies before the signal

@@ -1,13 +1,12 @@
 """How long everything takes: `python -m dmxlib.studies.benchmark` writes results/benchmark/.
 
-- benchmark.csv: one row a measurement. Separation is of a 12-s stereo clip at 44.1 kHz, resampling, padding
-  and refinement included; an iterative baseline's time is that of its first step and of each further one
-  times their number. Two of H-Demucs' chunks cover the clip; "total, in one chunk" spares it the second.
-  Paper sizes have random weights, which take the same time. `peak_mb` is the process's: each case has its
-  own, but with --quick.
-- codec_steps.csv: EnCodec-48k's encoder and decoder by the package and by `fast_codec`, each beside what this
-  machine's rates predict: operations over that of a matrix product of their precision, bytes over that of a
-  copy.
+benchmark.csv has one row a measurement. Separation is of a 12-s stereo clip at 44.1 kHz, resampling, padding
+and refinement included; its parts are timed beside it, on one chunk. An iterative baseline's time is that of
+its first step and of each further one times their number. Two of H-Demucs' chunks cover the clip; "total, in
+one chunk" spares it the second. A training step is of one excerpt of white noise that is in memory already:
+no reading, no augmentation. Paper sizes have random weights, which take the same time. `peak_mb` is the
+process's: each case has its own, but with --quick. What a processor cannot compute in bf16 is left out, and
+table.md says so.
 """
 
 import argparse
@@ -20,31 +19,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-import dmxlib.streaming
 from dmxlib import audio, baselines, plots, separate
 from dmxlib.baselines.base import Baseline, new_model
 from dmxlib.codec import Codec
-from dmxlib.codec import fast as fast_codec
 from dmxlib.codec.load import OFFICIAL
 from dmxlib.config import from_values, read_yaml
 from dmxlib.errors import exit_on_input_error
 from dmxlib.latents import encode_batch
 from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.refine import wiener
 from dmxlib.reproduce import facts, seeded_generator
 from dmxlib.summary import markdown
 from dmxlib.training.decoded import DecodedStep
@@ -52,14 +48,15 @@ from dmxlib.training.separator import TrainConfig, TrainStep, new_pipeline
 
 CONFIGS, RATE = Path(__file__).parents[1] / "configs", 44_100
 LIMIT_SECONDS = 600  # of a case, which compiling can exceed
-STEPS = (1, 2, 4, 10, 20, 50)
+SWEEP = (1, 2, 4, 10, 20, 50)  # sampling steps
+NO_BF16 = "This processor does not compute in bf16, so that nothing was timed in it."
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed, by the function `measure`; it gives {part: seconds of each repeat}, parameters."""
+    """What is timed: `measure` takes the case and gives {part: seconds of each repeat}, parameters."""
 
-    measure: str
+    measure: Callable
     system: str = "ldm-dmx"
     size: str = "mini"
     precision: str = "fp32"
@@ -67,63 +64,61 @@ class Case:
     steps: int | None = None
     seconds: float = 12.0  # of audio
     whole: bool = False  # a baseline's chunk is the clip, not what it was trained on
-    processes: int = 1
     repeats: int = 5
 
 
 def all_cases(repeats: int) -> list[Case]:
     """The whole benchmark."""
-    plain, half, compiled = forms = [("fp32", False), ("bf16", False), ("fp32", True)]
-    return [
+    sizes, plain, half, compiled = ("paper", "mini"), ("fp32", False), ("bf16", False), ("fp32", True)
+    repeated = [
         *(
-            Case("separation", "ldm-dmx", size, *form, steps, repeats=repeats)
-            for size in ("paper", "mini")
-            for form in (plain, half)
-            for steps in STEPS
+            Case(separation, "ldm-dmx", size, precision, steps=steps)
+            for size, precision, steps in product(sizes, ("fp32", "bf16"), SWEEP)
         ),
         # compiling takes minutes; what it gives a step shows at two numbers of them
-        *(Case("separation", "ldm-dmx", "paper", *compiled, steps, repeats=repeats) for steps in (1, 10)),
+        *(Case(separation, "ldm-dmx", "paper", *compiled, steps) for steps in (1, 10)),
+        *(Case(unet, size=size) for size in sizes),
         *(
-            Case("separation_by_package", "ldm-dmx", size, *plain, steps, repeats=repeats)
-            for size in ("paper", "mini")
-            for steps in (1, 10)
+            Case(baseline, "hdemucs", "paper", *form, whole=whole)
+            for whole, form in product((False, True), (plain, half, compiled))
         ),
-        *(Case("unet", "ldm-dmx", size, repeats=repeats) for size in ("paper", "mini")),
-        *(
-            Case("baseline", "hdemucs", "paper", *form, whole=whole, repeats=repeats)
-            for whole in (False, True)
-            for form in forms
-        ),
-        *(Case("baseline", name, "paper", repeats=repeats) for name in ("bsrnn", "msdm", "instglow")),
-        Case("codec", "encodec-48khz", "paper", seconds=2048 / 150, repeats=repeats),  # the clip, padded
-        *(Case("training", size=size, repeats=repeats) for size in ("paper", "mini")),
-        *(Case("baseline_training", name, "paper", repeats=1) for name in baselines.SYSTEMS),
-        Case("training", processes=2, repeats=repeats),
-        *(Case("song", steps=1, seconds=60 * minutes, repeats=1) for minutes in (1, 60)),
-        Case("command_line", repeats=repeats),
+        *(Case(baseline, name, "paper") for name in ("bsrnn", "msdm", "instglow")),
+        *(Case(training, size=size) for size in sizes),
+        Case(command_line),
+    ]
+    return [
+        *(replace(case, repeats=repeats) for case in repeated),
+        *(Case(training, name, "paper", repeats=1) for name in baselines.SYSTEMS),
+        *(Case(song, steps=1, seconds=60 * minutes, repeats=1) for minutes in (1, 60)),
     ]
 
 
 def quick_cases() -> list[Case]:
     """Each kind once, small and short."""
     return [
-        Case("separation", steps=1, seconds=1, repeats=2),
-        Case("separation_by_package", steps=1, seconds=1, repeats=1),
-        Case("unet", repeats=1),
-        *(Case("baseline", name, seconds=0.5, repeats=1) for name in ("hdemucs", "instglow")),
-        Case("baseline_training", "instglow", repeats=1),
-        Case("codec", "encodec-48khz", "paper", seconds=0.1, repeats=1),
-        Case("training", repeats=1),
-        Case("song", steps=1, seconds=1, repeats=1),
-        Case("command_line", repeats=1),
+        Case(separation, steps=1, seconds=1, repeats=2),
+        Case(unet, repeats=1),
+        *(Case(baseline, name, seconds=0.5, repeats=1) for name in ("hdemucs", "instglow")),
+        *(Case(training, name, repeats=1) for name in ("ldm-dmx", "instglow")),
+        Case(song, steps=1, seconds=1, repeats=1),
+        Case(command_line, repeats=1),
     ]
+
+
+def computes_bf16() -> bool:
+    """Whether this processor has bf16. Without it torch's LSTM raises, and its convolutions take minutes."""
+    try:
+        nn.LSTM(1, 1).bfloat16()(torch.zeros(1, 1, 1, dtype=torch.bfloat16))
+    except RuntimeError:
+        return False
+    return True
 
 
 def rows(case: Case) -> list[dict]:
     """Take a case's measurements: the rows of benchmark.csv."""
     torch.manual_seed(0)
-    times, parameters = globals()[case.measure](case)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    times, parameters = case.measure(case)
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     row = {name: getattr(case, name) for name in ("system", "size", "precision", "compiled", "steps")}
     return [
         {
@@ -131,7 +126,7 @@ def rows(case: Case) -> list[dict]:
             "part": part,
             "seconds_median": np.median(seconds),
             "seconds_std": np.std(seconds),
-            "peak_mb": round(peak),
+            "peak_mb": peak,
             "parameters": parameters,
         }
         for part, seconds in times.items()
@@ -146,29 +141,25 @@ def limited(case: Case, seconds: int = LIMIT_SECONDS) -> list[dict]:
     return rows(case)
 
 
-def clock(function, times: list):
-    """The function, which from now on notes how long each call takes."""
-
-    def clocked(*args, **kwargs):
-        start = time.perf_counter()
-        result = function(*args, **kwargs)
-        times.append(time.perf_counter() - start)
-        return result
-
-    return clocked
-
-
-def repeat(function, repeats: int) -> list[float]:
-    """Seconds of each call, after one that is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        clock(function, times)()
-    return times[1:]
+def timed(calls: dict[str, Callable], repeats: int, skip: int = 1) -> dict[str, list[float]]:
+    """{part: seconds of each of its calls}: parts take turns, and `skip` rounds are not counted."""
+    times = {part: [] for part in calls}
+    for _ in range(skip + repeats):
+        for part, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[part].append(time.perf_counter() - start)
+    return {part: seconds[skip:] for part, seconds in times.items()}
 
 
 def count(*modules: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def in_precision(precision: str):
+    """The context that a case computes in."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
 
 # -- what is measured ----------------------------------------------------------------------------------------
@@ -197,59 +188,50 @@ def compile_parts(network: nn.Module) -> None:
 
 
 def noise(case: Case) -> np.ndarray:
-    """The clip: (2, frames)."""
+    """The clip: (2, samples)."""
     return torch.randn(2, round(case.seconds * RATE)).numpy() / 10
 
 
+@torch.no_grad()
 def separation(case: Case):
     """LDM-dmx from the clip to its vocals, and the parts of that; the first call is "warm-up"."""
     pipeline, clip = ldm_dmx(case.size), noise(case)
     if case.compiled:
         compile_parts(pipeline.unet)
-    places = {
-        "conditioner": (pipeline.conditioner, "forward"),
-        "unet": (pipeline, "sample"),
-        "decoder": (pipeline, "decode"),
-        "refinement": (dmxlib.streaming, "wiener"),
-    }
-    runs = []
-    for _ in range(case.repeats + 1):
-        times = {part: [] for part in ("total", *places)}
-        with ExitStack() as stack, torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16"):
-            for part, (owner, name) in places.items():
-                clocked = clock(getattr(owner, name), times[part])
-                stack.enter_context(mock.patch.object(owner, name, clocked))
-            clock(pipeline, times["total"])(clip, RATE, num_inference_steps=case.steps, refine="wiener")
-        runs.append({part: sum(seconds) for part, seconds in times.items()})
-    warm_up, *runs = runs
-    times = {part: [run[part] for run in runs] for part in warm_up}
-    return {**times, "warm-up": [warm_up["total"]]}, count(pipeline.unet, pipeline.conditioner)
-
-
-def separation_by_package(case: Case):
-    """The same with EnCodec's own forward: what it was before `fast_codec`."""
-    with mock.patch.object(fast_codec, "forward", nn.Module.__call__):
-        times, parameters = separation(case)
-    return {f"{part}, the package's codec": seconds for part, seconds in times.items()}, parameters
+    chunk = torch.randn(1, pipeline.codec.channels, pipeline.chunk_samples) / 10
+    with in_precision(case.precision):
+        condition = pipeline.conditioner(chunk)
+        latents = pipeline.sample(condition, case.steps)
+        calls = {
+            "total": partial(pipeline, clip, RATE, num_inference_steps=case.steps, refine="wiener"),
+            "conditioner": lambda: pipeline.conditioner(chunk),
+            "unet": lambda: pipeline.sample(condition, case.steps),
+            "decoder": lambda: pipeline.decode(latents, chunk),
+            "refinement": lambda: wiener(clip, clip, RATE, RATE / 4),
+        }
+        times = timed({"warm-up": calls["total"]}, repeats=1, skip=0) | timed(calls, case.repeats)
+    return times, count(pipeline.unet, pipeline.conditioner)
 
 
 @torch.no_grad()
 def unet(case: Case):
-    """A sampling step of one chunk in three ways, which take turns; the first call is not counted."""
-    pipeline, times = ldm_dmx(case.size), {}
-    sizes, frames = pipeline.unet.config, pipeline.config.chunk_frames
-    latents = torch.randn(1, sizes.latent_channels, frames)
-    condition = torch.randn(1, sizes.condition_channels, frames)
-    for _ in range(case.repeats + 1):
-        for way, once, half in (
-            ("mixture merged anew", False, False),
-            ("mixture's half once a chunk", True, False),
-            ("the same in bf16", True, True),
-        ):
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                given = pipeline.unet.mixture_halves(condition, frames) if once else condition
-                clock(pipeline.unet, times.setdefault(f"step: {way}", []))(latents, 500, given)
-    return {part: seconds[1:] for part, seconds in times.items()}, count(pipeline.unet)
+    """A sampling step of one chunk in several ways."""
+    pipeline = ldm_dmx(case.size)
+    network, length = pipeline.unet, pipeline.config.chunk_frames
+    latents = torch.randn(1, network.config.latent_channels, length)
+    condition = torch.randn(1, network.config.condition_channels, length)
+
+    def step(once, precision):
+        with in_precision(precision):
+            network(latents, 500, network.mixture_halves(condition, length) if once else condition)
+
+    calls = {
+        "step: mixture merged anew": partial(step, False, "fp32"),
+        "step: mixture's half once a chunk": partial(step, True, "fp32"),
+    }
+    if computes_bf16():
+        calls["step: the same in bf16"] = partial(step, True, "bf16")
+    return timed(calls, case.repeats), count(network)
 
 
 def new_baseline(case: Case) -> Baseline:
@@ -260,171 +242,80 @@ def new_baseline(case: Case) -> Baseline:
     return new_model(baselines.load(case.system), from_values(module.TrainConfig, config))
 
 
-def baseline(case: Case):
+def baseline(case: Case, clock=timed):
     """Another system from the clip to its vocals: its first step, and each further one times their number."""
     model, clip = new_baseline(case).eval(), noise(case)
     if case.compiled:
         compile_parts(model.network)
-    with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16"):
-
-        def seconds(steps):
-            return repeat(lambda: model.separate(clip, RATE, steps=steps, quiet=True), case.repeats)
-
-        total = first = seconds(1)
-        if model.STEPS > 1:
-            pairs = zip(first, seconds(2), strict=True)
-            total = [one + (model.STEPS - 1) * (two - one) for one, two in pairs]
+    counts = (1, 2) if model.STEPS > 1 else (1,)
+    calls = {steps: partial(model.separate, clip, RATE, steps=steps, quiet=True) for steps in counts}
+    with in_precision(case.precision):
+        times = clock(calls, case.repeats)
+    further = np.subtract(times[2], times[1]) if model.STEPS > 1 else 0.0
+    total = np.add(times[1], (model.STEPS - 1) * further)
     return {"total, in one chunk" if case.whole else "total": total}, count(model)
 
 
-def baseline_training(case: Case):
-    """An optimiser step of another system on one excerpt of its own length, from waves."""
-    model = new_baseline(case).train()
-    pair = torch.randn(2, 1, model.config.channels, model.config.chunk_samples) / 10
-    times = optimizer_steps(model, lambda: model.loss(*pair, seeded_generator(0)), case.repeats)
-    return {"step from audio, processes: 1": times}, count(model)
-
-
-CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
-PASSES = (*CONVOLUTIONS, nn.ELU)
-WAYS = {  # of the codec: how, in what tiles, the modules that each pass over input and output, precision
-    "package": (nn.Module.__call__, fast_codec.TILE, (*PASSES, nn.GroupNorm), torch.float32),
-    "products, norms where they are read": (fast_codec.forward, 2**62, PASSES, torch.float32),
-    "the same in tiles": (fast_codec.forward, fast_codec.TILE, CONVOLUTIONS, torch.float32),
-    "the same in bf16": (fast_codec.forward, fast_codec.TILE, CONVOLUTIONS, torch.bfloat16),
-}
-
-
-@torch.no_grad()
-def codec(case: Case):
-    """The encoder and the decoder, each in all ways, which take turns; the first call is not counted."""
-    times, codec = {}, Codec.from_config(OFFICIAL["48khz"]).eval()
-    x = torch.randn(1, codec.channels, round(case.seconds * codec.config.sampling_rate))
-    for name, seanet in (("encoder", codec.encoder), ("decoder", codec.decoder)):
-        for _ in range(case.repeats + 1):
-            for way, (forward, tile, _, dtype) in WAYS.items():
-                half = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
-                with half, mock.patch.object(fast_codec, "TILE", tile):
-                    result = clock(forward, times.setdefault(f"{name}: {way}", []))(seanet, x)
-        x = result
-    return {part: seconds[1:] for part, seconds in times.items()}, count(codec)
-
-
 def training(case: Case):
-    """An optimiser step of each stage on one excerpt a process, from waves and from what the cache keeps."""
+    """An optimiser step on one excerpt; of LDM-dmx in each stage, from waves and from the cache."""
+    if case.system != "ldm-dmx":
+        model = new_baseline(case).train()
+        pair = torch.randn(2, 1, model.config.channels, model.config.chunk_samples) / 10
+        step = optimizer_step(model, lambda: model.loss(*pair, seeded_generator(0)))
+        return timed({"training step from audio": step}, case.repeats), count(model)
     times = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for stage, source in (*product((1, 2), ("audio", "cache")), (3, "audio")):
-            arguments = (case, stage, source, Path(folder) / f"{stage}-{source}")
-            if case.processes == 1:
-                train_steps(0, *arguments)
-            else:
-                torch.multiprocessing.spawn(train_steps, arguments, case.processes)
-            part = f"stage {stage} step from {source}, processes: {case.processes}"
-            times[part] = json.loads(arguments[-1].with_suffix(".json").read_text())
-    pipeline = ldm_dmx(case.size)
+    for stage, source in (*product((1, 2), ("audio", "cache")), (3, "audio")):
+        pipeline = ldm_dmx(case.size)
+        chunk = torch.randn(1, pipeline.codec.channels, pipeline.chunk_samples)
+        batch = {"vocals": chunk, "mixture": chunk}
+        if source == "cache":  # with the keys that CachedPairs reads
+            batch = encode_batch(pipeline.codec, batch)
+            del batch["condition" if stage == 2 else "mixture"]
+        if stage == 3:
+            module = DecodedStep(pipeline, train_conditioner=False, validation=[], log_weight=0.5)
+        else:
+            module = TrainStep(pipeline, train_conditioner=stage == 2, validation=[])
+        step = optimizer_step(module, lambda m=module, b=batch: m(b, seeded_generator(0)))
+        times |= timed({f"stage {stage}, training step from {source}": step}, case.repeats)
     return times, count(pipeline.unet, pipeline.conditioner)
 
 
-def train_steps(rank: int, case: Case, stage: int, source: str, path: Path) -> None:
-    """Time the steps of one of several processes, which share the cores."""
-    pipeline = ldm_dmx(case.size)
-    chunk = torch.randn(1, pipeline.codec.channels, pipeline.chunk_samples)
-    batch = {"vocals": chunk, "mixture": chunk}
-    if source == "cache":  # with the keys that CachedPairs reads
-        batch = encode_batch(pipeline.codec, batch)
-        del batch["condition" if stage == 2 else "mixture"]
-    if stage == 3:
-        step = DecodedStep(pipeline, train_conditioner=False, validation=[], log_weight=0.5)
-    else:
-        step = TrainStep(pipeline, train_conditioner=stage == 2, validation=[])
-    if case.processes > 1:
-        torch.set_num_threads(max(1, os.cpu_count() // case.processes))
-        torch.distributed.init_process_group("gloo", f"file://{path}", None, case.processes, rank)
-        step = DistributedDataParallel(step)
-    times = optimizer_steps(step, lambda: step(batch, seeded_generator(0)), case.repeats)
-    if rank == 0:
-        path.with_suffix(".json").write_text(json.dumps(times))
-
-
-def optimizer_steps(module: nn.Module, loss, repeats: int) -> list[float]:
-    """Seconds of steps on `loss()`."""
+def optimizer_step(module: nn.Module, loss: Callable) -> Callable:
+    """A function that takes one step on `loss()`."""
     optimizer = torch.optim.AdamW(module.parameters())
 
-    def run():
+    def step():
         loss().backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return repeat(run, repeats)
+    return step
 
 
 def song(case: Case):
     """The command line on a song of noise, from file to files."""
-    times = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "song.wav"
         with audio.open_for_writing(path, RATE) as file:
             for start in range(0, round(case.seconds), 10):
                 block = min(10, case.seconds - start)
                 audio.write_block(file, torch.randn(2, round(block * RATE)).numpy() / 10)
-        clock(separate.main, times)([str(path), "-o", folder, "--steps", str(case.steps)])
+        call = partial(separate.main, [str(path), "-o", folder, "--steps", str(case.steps)])
+        times = timed({f"song of {case.seconds:g} s": call}, repeats=1, skip=0)
     pipeline = ldm_dmx(case.size)
-    return {f"song of {case.seconds:g} s": times}, count(pipeline.unet, pipeline.conditioner)
+    return times, count(pipeline.unet, pipeline.conditioner)
 
 
 def command_line(case: Case):
     """What a user waits for before anything happens."""
     commands = {"--help": ["-m", "dmxlib.separate", "--help"], "import": ["-c", "import dmxlib.pipeline"]}
-    return {
-        part: repeat(lambda c=command: subprocess.check_output([sys.executable, *c]), case.repeats)
-        for part, command in commands.items()
-    }, None
+    calls = {
+        part: partial(subprocess.check_output, [sys.executable, *words]) for part, words in commands.items()
+    }
+    return timed(calls, case.repeats), None
 
 
 # -- what is written -----------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def codec_steps(table: pd.DataFrame, clip_seconds: float) -> pd.DataFrame:
-    """Of each way of the codec what this machine's rates predict, and what was measured."""
-    big, rates = torch.randn(2**25), {}
-    for dtype in {dtype for *_, dtype in WAYS.values()}:
-        a = torch.randn(2048, 2048).to(dtype)
-        rates[dtype] = 2 * len(a) ** 3 / min(repeat(lambda a=a: a @ a, 5))
-    bandwidth = 2 * big.nbytes / min(repeat(big.clone, 5))
-    codec, lines = Codec.from_config(OFFICIAL["48khz"]).eval(), []
-    x = torch.randn(1, codec.channels, round(clip_seconds * codec.config.sampling_rate))
-    for name, seanet in (("encoder", codec.encoder), ("decoder", codec.decoder)):
-        operations, passes, x = work(seanet, x)
-        for way, (_, _, kinds, dtype) in WAYS.items():
-            moved = sum(size for module, size in passes if isinstance(module, kinds)) * dtype.itemsize / 4
-            measured = table.loc[table.part == f"{name}: {way}", "seconds_median"].item()
-            lines.append([name, way, operations / rates[dtype], moved / bandwidth, measured])
-    columns = ["part", "step", "operations_seconds", "bytes_seconds", "measured_seconds"]
-    steps = pd.DataFrame(lines, columns=columns)
-    steps.insert(4, "predicted_seconds", steps.operations_seconds + steps.bytes_seconds)
-    steps["times_as_fast"] = (
-        steps.groupby("part").measured_seconds.transform("first") / steps.measured_seconds
-    )
-    return steps
-
-
-def work(seanet: nn.Module, x: torch.Tensor):
-    """Operations, the bytes that each module reads and writes [(module, bytes)], and the output."""
-    passes, recurrent = [], []
-
-    def note(module, inputs, output):
-        if isinstance(module, nn.LSTM):  # which the counter does not know: two operations a weight and frame
-            recurrent.append(2 * count(module) * len(inputs[0]))
-        elif isinstance(output, torch.Tensor):
-            passes.append((module, inputs[0].nbytes + output.nbytes))
-
-    for module in seanet.modules():
-        module.register_forward_hook(note)
-    with FlopCounterMode(display=False) as counter:
-        output = seanet(x)
-    return counter.get_total_flops() + sum(recurrent), passes, output
 
 
 def ratios(table: pd.DataFrame) -> pd.DataFrame:
@@ -432,17 +323,15 @@ def ratios(table: pd.DataFrame) -> pd.DataFrame:
     H-Demucs in a single one; MSDM by LDM-dmx."""
     paper = table[table["size"] == "paper"]
     totals = paper[paper.part == "total"]
-    ours = totals[totals.system == "ldm-dmx"]
     form = ["precision", "compiled"]
-    msdm = totals.loc[totals.system == "msdm", "seconds_median"].median()
-    beside = ours[[*form, "steps", "seconds_median"]].copy()
+    beside = totals.loc[totals.system == "ldm-dmx", [*form, "steps", "seconds_median"]].copy()
     for part, title in (("total", "hdemucs"), ("total, in one chunk", "hdemucs in one chunk")):
         hdemucs = paper[(paper.system == "hdemucs") & (paper.part == part)].set_index(form).seconds_median
         beside[f"ldm-dmx / {title}"] = beside.seconds_median / [
             hdemucs.get(key, np.nan) for key in beside[form].itertuples(index=False, name=None)
         ]
-    beside["msdm / ldm-dmx"] = msdm / beside.seconds_median
-    return beside
+    msdm = totals.loc[totals.system == "msdm", "seconds_median"].median()
+    return beside.assign(**{"msdm / ldm-dmx": msdm / beside.seconds_median})
 
 
 def three_figures(table: pd.DataFrame) -> str:
@@ -456,25 +345,27 @@ def _cell(value):
     return "" if pd.isna(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def write(table: pd.DataFrame, folder: Path, clip_seconds: float) -> None:
-    """The files that the docstring names, table.md, steps.png and run.json."""
-    steps = codec_steps(table, clip_seconds)
-    steps.to_csv(folder / "codec_steps.csv", index=False)
-    command = f"`python -m dmxlib.studies.benchmark`, {torch.get_num_threads()} threads\n\n"
-    text = command + "\n".join(map(three_figures, (ratios(table), table, steps)))
+def write(table: pd.DataFrame, folder: Path) -> None:
+    """table.md, steps.png and run.json."""
+    sentences = [
+        f"`python -m dmxlib.studies.benchmark`, {torch.get_num_threads()} threads.",
+        "A training step is of one excerpt of white noise, neither read nor augmented.",
+        *([] if computes_bf16() else [NO_BF16]),
+    ]
+    text = "\n".join([" ".join(sentences), "", three_figures(ratios(table)), three_figures(table)])
     (folder / "table.md").write_text(text)
-    draw(table[table.part == "total"]).savefig(folder / "steps.png", dpi=110)
+    plot(table[table.part == "total"]).savefig(folder / "steps.png", dpi=110)
     (folder / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
     print(text)
 
 
-def draw(totals: pd.DataFrame):
+def plot(totals: pd.DataFrame):
     """Seconds a clip over LDM-dmx's sampling steps; the other systems are level lines."""
     curves = {}
     for (system, size, precision, compiled), group in totals.groupby(list(totals.columns[:4])):
         steps, seconds = group.steps, group.seconds_median
         if system != "ldm-dmx":
-            steps, seconds = STEPS, [seconds.item()] * len(STEPS)
+            steps, seconds = SWEEP, [seconds.item()] * len(SWEEP)
         curves[f"{system}, {size}, {precision}{', compiled' if compiled else ''}"] = (steps, seconds)
     curves = dict(sorted(curves.items(), key=lambda item: -max(item[1][1])))  # as they lie in the diagram
     figure = plots.lines(curves, "sampling steps", "seconds a clip", xscale="log", yscale="log")
@@ -493,6 +384,7 @@ def main(argv=None) -> None:
     parser.add_argument("--quick", action="store_true", help="each kind once, small and in one process")
     options = parser.parse_args(argv)
     cases = quick_cases() if options.quick else all_cases(options.repeats)
+    cases = [case for case in cases if case.precision == "fp32" or computes_bf16()]
     table, folder = [], Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     for case in tqdm(cases, desc="benchmark", unit="case"):
@@ -505,8 +397,7 @@ def main(argv=None) -> None:
             except Exception as error:  # of a compiler, for want of memory or time; others go on
                 tqdm.write(f"failed: {case}: {type(error).__name__}: {error}".split("\n")[0])
         pd.DataFrame(table).to_csv(folder / "benchmark.csv", index=False)  # it all takes half an hour
-    seconds = next(case.seconds for case in cases if case.measure == "codec")
-    write(pd.DataFrame(table), folder, seconds)
+    write(pd.DataFrame(table), folder)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from dmxlib.codec import Codec
-from dmxlib.codec.load import OFFICIAL
 from dmxlib.studies import benchmark
 
 COLUMNS = "system,size,precision,compiled,steps,part,seconds_median,seconds_std,peak_mb,parameters"
@@ -29,11 +27,12 @@ def test_every_kind_is_a_row(folder):
     assert (folder / "benchmark.csv").read_text().splitlines()[0] == COLUMNS
     table = pd.read_csv(folder / "benchmark.csv")
     parts = {"total", "conditioner", "unet", "decoder", "refinement", "warm-up"}
-    parts |= {"--help", "import", "song of 1 s", "total, the package's codec", "step: the same in bf16"}
-    parts |= {f"stage {n} step from audio, processes: 1" for n in (1, 2, 3)}
-    parts |= {f"stage {n} step from cache, processes: 1" for n in (1, 2)}
+    parts |= {"--help", "import", "song of 1 s"}
+    parts |= {f"stage {n}, training step from audio" for n in (1, 2, 3)}
+    parts |= {f"stage {n}, training step from cache" for n in (1, 2)}
     assert parts <= set(table.part)
-    assert "step from audio, processes: 1" in set(table.part[table.system == "instglow"])
+    assert ("step: the same in bf16" in set(table.part)) == benchmark.computes_bf16()
+    assert "training step from audio" in set(table.part[table.system == "instglow"])
     assert (table.seconds_median > 0).all() and (table.peak_mb > 0).all()
     counts = table.groupby("system").parameters.max()
     model = benchmark.ldm_dmx("mini")
@@ -43,25 +42,8 @@ def test_every_kind_is_a_row(folder):
     assert json.loads((folder / "run.json").read_text()).keys() >= {"command", "commit", "machine"}
 
 
-def test_codec_steps_have_a_prediction(folder):
-    steps = pd.read_csv(folder / "codec_steps.csv")
-    assert list(steps.step) == 2 * list(benchmark.WAYS)
-    assert (steps.predicted_seconds > steps.operations_seconds).all() and (steps.measured_seconds > 0).all()
-    assert (steps.groupby("part").bytes_seconds.diff().dropna() < 0).all()  # each step moves less
-
-
-@torch.no_grad()
-def test_operations_of_the_codec():
-    """Two for each multiplication: of the first convolution's kernel, and of the LSTM's weights, a frame."""
-    codec = Codec.from_config(OFFICIAL["48khz"]).eval()
-    first = codec.encoder.model[0]
-    assert benchmark.work(first, torch.randn(1, 2, 640))[0] == 2 * 2 * 32 * 7 * 640
-    lstm = codec.decoder.model[1]
-    assert benchmark.work(lstm, torch.randn(1, 512, 5))[0] == 2 * 5 * benchmark.count(lstm)
-
-
 def test_a_case_that_takes_too_long_is_ended():
-    case = benchmark.Case("song", steps=50, seconds=100_000, repeats=1)
+    case = benchmark.Case(benchmark.song, steps=50, seconds=100_000, repeats=1)
     with (
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
         pytest.raises(BrokenProcessPool),
@@ -85,12 +67,19 @@ def test_ratios_compare_like_with_like():
     assert beside["msdm / ldm-dmx"]["fp32"] == 150
 
 
-def test_only_further_steps_are_multiplied(monkeypatch):
-    monkeypatch.setattr(benchmark, "repeat", lambda function, repeats: function() or [1.0])
-    model = benchmark.baselines.load("instglow")
-    monkeypatch.setattr(model, "separate", lambda self, clip, rate, steps, quiet: None)
-    case = benchmark.Case("baseline", "instglow", seconds=0.1)
-    assert benchmark.baseline(case)[0] == {"total": [1.0]}  # a second step took nothing
+def test_only_further_steps_are_multiplied():
+    case = benchmark.Case(benchmark.baseline, "instglow", seconds=0.1)
+    steps = benchmark.baselines.load("instglow").STEPS
+    same = benchmark.baseline(case, lambda calls, _: dict.fromkeys(calls, [1.0]))
+    assert same[0] == {"total": [1.0]}  # a second step took nothing
+    longer = benchmark.baseline(case, lambda calls, _: {1: [1.0], 2: [1.5]})
+    assert longer[0]["total"] == 1.0 + 0.5 * (steps - 1)
+
+
+def test_what_the_table_was_measured_on_is_said(folder):
+    text = (folder / "table.md").read_text()
+    assert "one excerpt of white noise" in text
+    assert (benchmark.NO_BF16 in text) != benchmark.computes_bf16()
 
 
 class Recurrent(torch.nn.Module):

@@ -5,8 +5,7 @@ from pathlib import Path
 from dmxlib import plots
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.evaluation.tables import score_table, write_table2
-from dmxlib.studies import sampling
-from dmxlib.studies.robustness_report import draw
+from dmxlib.studies import robustness, sampling
 
 
 @exit_on_input_error
@@ -22,7 +21,7 @@ def main() -> None:
         plots.training_curve(log, title=log.parent.name).savefig(log.with_name("curve.png"), dpi=110)
         print(log.with_name("curve.png"))
     for study in studies:
-        print(*draw(study.parent), sep="\n")
+        print(*robustness.write_report(study.parent), sep="\n")
     for folder in sorted(folder for folder in scores if folder.parent.name != "steps"):
         (folder / "scores.md").write_text(score_table(folder))
         print(folder / "scores.md")

@@ -3,7 +3,7 @@
 `python -m dmxlib.studies.robustness --codec CODEC --data_root DIR --output_dir OUT` codes
 the vocals of a data set's songs with noise added at one of four places, and writes
 - table1.csv: one row a song and setting: SDR, LSD and Mel-MAE of what is decoded; rounding.csv: the same for
-  noisy codes that are rounded, not truncated;
+  noisy codes that are rounded, not truncated; `bandwidth` is in kbit/s;
 - bands.csv: its SDR by frequency band; streams.csv: one stream against EnCodec's one-second chunks;
 - original.csv: the SDR against the stereo song at its own rate, which a codec may have neither of;
 - table1.md: the medians, and the paper's Table I in a block of its own; noise.png, codec.png; run.json.
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,20 @@ from dmxlib.config import parse_config
 from dmxlib.data import SPLITS, Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.reproduce import facts, seeded_generator
-from dmxlib.studies.robustness_report import NOISE, TABLES, draw
+from dmxlib.summary import frame_markdown, medians
 
+NOISE = (0.0, 1e-6, 1e-3, 0.01, 0.1, 1.0)  # Table I's
 AXIS = tuple(sorted((*NOISE, 1e-4, 0.003, 0.03, 0.3, 3.0)))
+PAPER = {  # SDR in dB as the paper prints it: EnCodec 48 kHz on the vocals of MUSDB18-HQ
+    "identity": (119.24, 96.64, 36.67, 16.67, -3.32, -23.32),
+    "nq": (10.81, 10.81, 10.81, 10.81, 10.74, 5.51),
+    "bq": (9.77, 9.77, 9.77, 9.77, 9.72, 5.57),
+    "aq": (9.77, -0.22, -0.43, -2.47, -2.80, -2.85),
+}
+PLACES = {"identity": "Identity", "nq": "NQ", "bq": "BQ", "aq": "AQ"}  # the paper's names
+TITLES = PLACES | {"aq": "AQ, truncated", "aq_rounded": "AQ, rounded"}
+FIGURES = {"sdr": "SDR", "lsd": "LSD", "mel_mae": "Mel-MAE"}
+TABLES = ("table1", "rounding", "bands", "streams", "original")
 BANDS_HZ = (0, 250, 500, 1000, 2000, 4000, 8000, 16_000)  # up to half of the codec's rate
 SEGMENT_SECONDS, SEGMENT_OVERLAP = 1.0, 0.01  # the chunks of EnCodec's 48 kHz model
 SUNG_DBFS = -40.0  # an excerpt above it is sung
@@ -59,77 +71,49 @@ class RobustnessConfig:
     seed: int = 0
 
 
-# -- the four experiments ------------------------------------------------------------------------------------
+# -- the four places -----------------------------------------------------------------------------------------
 
 
-@dataclass
-class Excerpt:
-    """A wave (1, channels, T), its raw latents (1, dimension, F), and the RMS it gets back, (1, 1, 1)."""
+def code(place: str, codec: Codec, wave, z, std: float, generator=None, n_q: int | None = None):
+    """A wave (1, channels, T) after the codec, with noise added at one of the places in TITLES.
 
-    wave: torch.Tensor
-    latents: torch.Tensor
-    scale: torch.Tensor
-
-
-def encode(codec: Codec, wave: torch.Tensor) -> Excerpt:
-    """The continuous latents of a wave (1, channels, T), with the level that EnCodec sends along."""
-    wave = wave.to(codec.device)
-    scale = mid_rms(wave) if codec.config.normalize else wave.new_ones(1, 1, 1)
-    return Excerpt(wave, codec.encode(wave), scale)
-
-
-# Each adds noise of deviation `noise_std` drawn from `generator` and gives a wave (1, channels, T); `n_q`
-# codebooks are used, None: all.
-
-
-def identity(codec, excerpt, noise_std, generator, n_q=None):
-    """Noise of that absolute deviation on the wave; no codec."""
-    return excerpt.wave + noise_std * normal(excerpt.wave, generator)
-
-
-def nq(codec, excerpt, noise_std, generator, n_q=None):
-    """No quantiser: noise on the continuous latents, relative to their deviation."""
-    return excerpt.scale * codec.decode(noisy(excerpt.latents, noise_std, generator))
-
-
-def bq(codec, excerpt, noise_std, generator, n_q=None):
-    """Before the quantiser: the same noise, then quantised."""
-    codes = codec.quantize(noisy(excerpt.latents, noise_std, generator), n_q)
-    return excerpt.scale * codec.decode(codec.dequantize(codes))
-
-
-def aq(codec, excerpt, noise_std, generator, n_q=None, to_integer=torch.trunc):
-    """After the quantiser: noise on the integer codes, relative to their deviation.
-
-    Made integers again by truncation, as a cast does it, or by `torch.round`; clamped to the codebook.
+    Args:
+        z: its continuous latents, `codec.encode(wave)`.
+        std: deviation of the noise: of full scale in "identity", of the latents' in "nq" and "bq", of the
+            codes' in "aq" and "aq_rounded".
+        generator: of the noise, on the CPU.
+        n_q: codebooks in use; None: all.
     """
-    codes = noisy(codec.quantize(excerpt.latents, n_q).double(), noise_std, generator)
-    codes = to_integer(codes).clamp(0, codec.config.bins - 1).long()
-    return excerpt.scale * codec.decode(codec.dequantize(codes))
+
+    def noise(x):  # the same on every device
+        return torch.randn(x.shape, generator=generator).to(x)
+
+    level = mid_rms(wave) if codec.config.normalize else 1.0
+    if place == "identity":  # no codec
+        return wave + std * noise(wave)
+    if place == "nq":  # no quantiser
+        return level * codec.decode(z + std * z.std() * noise(z))
+    if place == "bq":  # before the quantiser
+        return level * codec.decode(codec.dequantize(codec.quantize(z + std * z.std() * noise(z), n_q)))
+    # after it: on integer codes, made integers again by truncation, as a cast does it, or by rounding
+    codes, integer = codec.quantize(z, n_q).double(), torch.round if place == "aq_rounded" else torch.trunc
+    codes = integer(codes + std * codes.std() * noise(codes)).clamp(0, codec.config.bins - 1)
+    return level * codec.decode(codec.dequantize(codes.long()))
 
 
-aq_rounded = partial(aq, to_integer=torch.round)
-EXPERIMENTS = {"identity": identity, "nq": nq, "bq": bq, "aq": aq, "aq_rounded": aq_rounded}
-
-
-def noisy(values: torch.Tensor, noise_std: float, generator: torch.Generator) -> torch.Tensor:
-    """Add white noise whose deviation is `noise_std` times that of all `values`."""
-    return values + noise_std * values.std() * normal(values, generator) if noise_std else values
-
-
-def normal(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Standard normal noise in the shape of a tensor, the same on every device."""
-    return torch.randn(like.shape, generator=generator).to(like)
+def without_noise(codec: Codec, place: str, wave: torch.Tensor) -> torch.Tensor:
+    """A wave (1, channels, T), coded."""
+    return code(place, codec, wave, codec.encode(wave), 0.0)
 
 
 def in_segments(round_trip: Callable, wave: torch.Tensor, rate: int) -> torch.Tensor:
     """Code a wave (1, channels, T) as EnCodec's 48 kHz model does: in chunks of 1 s, cross-faded over 1 %."""
 
     def code(segments):
-        return (round_trip(torch.from_numpy(segment)[None])[0].cpu().numpy() for segment in segments)
+        return (round_trip(torch.from_numpy(segment)[None].to(wave))[0].cpu().numpy() for segment in segments)
 
     length = round(SEGMENT_SECONDS * rate)
-    blocks = audio.in_chunks(code, [wave[0].numpy()], length, SEGMENT_OVERLAP)
+    blocks = audio.in_chunks(code, [wave[0].cpu().numpy()], length, SEGMENT_OVERLAP)
     joined = np.concatenate(list(blocks), axis=1)
     return torch.from_numpy(audio.fit(joined, wave.shape[-1]))[None]
 
@@ -151,17 +135,17 @@ def raw(codec: Codec) -> Codec:
 # -- what is measured ----------------------------------------------------------------------------------------
 
 
-def bandwidths(codec: Codec) -> dict[int, float]:
+def kbit_per_second(codec: Codec) -> dict[int, float]:
     """Codebooks -> kbit/s, for one, two, four ... up to all of them."""
     kbps = math.log2(codec.config.bins) * codec.config.sampling_rate / codec.hop_length / 1000
     counts = [2**power for power in range(codec.config.n_q.bit_length())]
     return {n_q: round(n_q * kbps, 3) for n_q in sorted({*counts, codec.config.n_q})}
 
 
-def settings(codec: Codec) -> list[tuple[str, float, int]]:
-    """(experiment, noise_std, n_q) of every row: the whole axis with all codebooks, Table I's with fewer."""
-    *fewer, every = bandwidths(codec)
-    full = [(experiment, noise_std, every) for experiment in EXPERIMENTS for noise_std in AXIS]
+def settings(codec: Codec, axis=AXIS) -> list[tuple[str, float, int]]:
+    """(place, noise_std, n_q) of every row: all of `axis` with all codebooks, Table I's noise with fewer."""
+    *fewer, every = kbit_per_second(codec)
+    full = [(place, noise_std, every) for place in TITLES for noise_std in axis]
     return full + [("bq", noise_std, n_q) for n_q in fewer for noise_std in NOISE]
 
 
@@ -171,7 +155,7 @@ def excerpt_frames(codec: Codec, seconds: float) -> int:
 
 
 def excerpts(track: Track, codec: Codec, config: RobustnessConfig) -> list[np.ndarray]:
-    """The track's vocals in excerpts (2, frames) of one length, or some, evenly over those that are sung."""
+    """The track's vocals in excerpts (2, samples) of one length, or some, evenly over those that are sung."""
     frames = excerpt_frames(codec, config.excerpt_seconds)
     length = round(frames * track.rate / codec.config.sampling_rate)
     waves = list(audio.chunks([track.vocals()], length, length))
@@ -183,13 +167,13 @@ def excerpts(track: Track, codec: Codec, config: RobustnessConfig) -> list[np.nd
 
 
 def for_codec(original: np.ndarray, rate: int, codec: Codec, seconds: float) -> torch.Tensor:
-    """An excerpt (2, frames) at `rate` as the codec takes it, (1, channels, T)."""
+    """An excerpt (2, samples) at `rate` as the codec takes it, (1, channels, T)."""
     wave = audio.to_model(original, rate, codec.config.sampling_rate, codec.channels)
-    return torch.from_numpy(audio.fit(wave, excerpt_frames(codec, seconds)))[None]
+    return torch.from_numpy(audio.fit(wave, excerpt_frames(codec, seconds)))[None].to(codec.device)
 
 
 def original_sdr(originals: list[np.ndarray], rate: int, codec: Codec, estimate: np.ndarray) -> float:
-    """The SDR of an estimate at the codec's rate and channels against the excerpts (2, frames) at `rate`."""
+    """The SDR of an estimate at the codec's rate and channels against the excerpts (2, samples) at `rate`."""
     original = np.concatenate(originals, axis=1)
     estimate = audio.from_model(estimate, codec.config.sampling_rate, rate, original.shape[1])
     return metrics.sdr(original, estimate)
@@ -219,56 +203,52 @@ def band_scores(reference: np.ndarray, estimate: np.ndarray, rate: int) -> list[
 
 
 def joined(waves) -> np.ndarray:
-    """Excerpts (1, channels, T) one after the other, (channels, frames)."""
+    """Excerpts (1, channels, T) one after the other, (channels, samples)."""
     return torch.cat([wave[0].cpu() for wave in waves], dim=1).numpy()
 
 
-def noise_estimates(codec: Codec, waves: list[torch.Tensor], key: tuple[int, ...]):
-    """Yield each setting as a row's first columns, with what it makes of the excerpts, (channels, frames).
+def noise_estimates(codec: Codec, waves: list[torch.Tensor], key: tuple[int, ...], axis=AXIS):
+    """Yield each setting as a row's first columns, with what it makes of the excerpts, (channels, samples).
 
-    Every setting draws an excerpt's noise anew from (*key, its number): rows that add it to the same thing
+    Every setting samples an excerpt's noise anew from (*key, its number): rows that add it to the same thing
     differ by nothing else than what they compare.
     """
-    kbps, coded = bandwidths(codec), [encode(codec, wave) for wave in waves]
-    for name, noise_std, n_q in settings(codec):
+    kbps, latents = kbit_per_second(codec), [codec.encode(wave) for wave in waves]
+    for place, noise_std, n_q in settings(codec, axis):
         estimate = joined(
-            EXPERIMENTS[name](codec, excerpt, noise_std, seeded_generator(*key, number), n_q)
-            for number, excerpt in enumerate(coded)
+            code(place, codec, wave, z, noise_std, seeded_generator(*key, number), n_q)
+            for number, (wave, z) in enumerate(zip(waves, latents, strict=True))
         )
-        bandwidth = None if name in ("identity", "nq") else kbps[n_q]
-        yield {"experiment": name, "noise_std": noise_std, "bandwidth": bandwidth}, estimate
+        bandwidth = None if place in ("identity", "nq") else kbps[n_q]
+        yield {"experiment": place, "noise_std": noise_std, "bandwidth": bandwidth}, estimate
 
 
 def stream_estimates(codec: Codec, waves: list[torch.Tensor]):
     """The same without noise: one stream or segments, the level divided out and given back or not."""
-    for normalize in (True, False):
-        variant = view(codec, normalize=normalize)
-        for name in ("nq", "bq"):
-            whole = partial(plain, variant, EXPERIMENTS[name])
-            segmented = partial(in_segments, whole, rate=codec.config.sampling_rate)
-            for coding, code in (("one stream", whole), ("1-s chunks", segmented)):
-                row = {"coding": coding, "loudness_normalised": normalize, "experiment": name}
-                yield row, joined(map(code, waves))
-
-
-def plain(codec: Codec, experiment: Callable, wave: torch.Tensor) -> torch.Tensor:
-    """A wave (1, channels, T), coded without noise."""
-    return experiment(codec, encode(codec, wave), 0.0, None)
+    for normalize, place in product((True, False), ("nq", "bq")):
+        whole = partial(without_noise, view(codec, normalize=normalize), place)
+        segmented = partial(in_segments, whole, rate=codec.config.sampling_rate)
+        for coding, way in (("one stream", whole), ("1-s chunks", segmented)):
+            row = {"coding": coding, "loudness_normalised": normalize, "experiment": place}
+            yield row, joined(map(way, waves))
 
 
 @torch.no_grad()
-def study(codec: Codec, tracks: list[Track], config: RobustnessConfig, quiet: bool = False) -> dict:
+def study(
+    codec: Codec, tracks: list[Track], config: RobustnessConfig, axis=AXIS, quiet: bool = False
+) -> dict:
     """The tables TABLES, by these names, as pandas frames."""
     # dmxlib's own normalisation plays no part in EnCodec's
     codec = raw(codec)
-    rate, every = codec.config.sampling_rate, bandwidths(codec)[codec.config.n_q]
+    rate, every = codec.config.sampling_rate, kbit_per_second(codec)[codec.config.n_q]
     rows = {name: [] for name in TABLES}
-    bar = tqdm(desc="code", unit="setting", total=len(tracks) * (len(settings(codec)) + 8), disable=quiet)
+    total = len(tracks) * (len(settings(codec, axis)) + 8)
+    bar = tqdm(desc="code", unit="setting", total=total, disable=quiet)
     for index, track in enumerate(tracks):
         originals = excerpts(track, codec, config)
         waves = [for_codec(wave, track.rate, codec, config.excerpt_seconds) for wave in originals]
         reference = joined(waves)
-        for setting, estimate in noise_estimates(codec, waves, (config.seed, index)):
+        for setting, estimate in noise_estimates(codec, waves, (config.seed, index), axis):
             row = {"track": track.name, **setting}
             table = "rounding" if setting["experiment"] == "aq_rounded" else "table1"
             rows[table].append(row | scores(reference, estimate, rate))
@@ -289,10 +269,188 @@ def study(codec: Codec, tracks: list[Track], config: RobustnessConfig, quiet: bo
     return {name: pandas.DataFrame(table) for name, table in rows.items()}
 
 
+# -- the tables and figures, from the CSV files --------------------------------------------------------------
+
+
+def write_report(folder) -> list[Path]:
+    """Write table1.md, noise.png and codec.png of a study's folder from its CSV files and its run.json;
+    returns their paths.
+
+    Raises InputError where one is missing.
+    """
+    folder = Path(folder)
+    paths = {name: folder / f"{name}.csv" for name in TABLES}
+    for path in (*paths.values(), folder / "run.json"):
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; `python -m dmxlib.studies.robustness` writes it.")
+    tables = {name: pandas.read_csv(path) for name, path in paths.items()}
+    (folder / "table1.md").write_text(report(tables, json.loads((folder / "run.json").read_text())))
+    noise_figure(tables).savefig(folder / "noise.png", dpi=110)
+    codec_figure(tables).savefig(folder / "codec.png", dpi=110)
+    return [folder / name for name in ("table1.md", "noise.png", "codec.png")]
+
+
+def over_songs(rows: pandas.DataFrame, keys: list[str], figure: str = "sdr") -> pandas.DataFrame:
+    """The median over songs of a figure for each value of `keys`, in their order, with its interval."""
+    return medians(rows, keys, figure).sort_index()
+
+
+def all_codebooks(tables: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
+    """The rows of table1 and rounding that use no quantiser or the whole of it."""
+    table = pandas.concat([tables["table1"], tables["rounding"]])
+    return table[table.bandwidth.isna() | (table.bandwidth == table.bandwidth.max())]
+
+
+def report(tables: dict[str, pandas.DataFrame], facts: dict) -> str:
+    """table1.md: Table I from our rows, what lies around it, and the paper's own in a block apart."""
+    table = all_codebooks(tables)
+    table = table[table.noise_std.isin(NOISE)]
+    cells = over_songs(table, ["noise_std", "experiment"])
+    cells = cells.apply(_cell, axis=1)
+    clean = table[table.noise_std == 0].pivot(index="track", columns="experiment", values=list(FIGURES))
+    clean = clean.swaplevel(axis=1)[["nq", "bq"]]
+    clean.columns = [f"{TITLES[experiment]}: {FIGURES[figure]}" for experiment, figure in clean.columns]
+    original = tables["original"].pivot(index="track", columns="experiment", values="sdr")[["nq", "bq"]]
+    clean = clean.join(original.rename(columns=lambda name: f"{TITLES[name]}: SDR, original"))
+    widths = tables["table1"].query("experiment == 'bq' and noise_std in @NOISE")
+    streams = tables["streams"].replace({"experiment": TITLES}).rename(columns=FIGURES | {"si_sdr": "SI-SDR"})
+    streams = streams.groupby(["coding", "loudness_normalised", "experiment"], sort=False)
+    blocks = {
+        "ours": cells.unstack()[list(TITLES)].rename(columns=TITLES),
+        "by_song": clean,
+        "by_bandwidth": over_songs(widths, ["bandwidth", "noise_std"])["median"].unstack(),
+        "by_coding": streams.median(numeric_only=True).reset_index().set_index("coding"),
+        "paper": pandas.DataFrame(PAPER, pandas.Index(NOISE, name="noise_std")).rename(columns=PLACES),
+    }
+    texts = {name: frame_markdown(frame).rstrip() for name, frame in blocks.items()}
+    return REPORT.format(**facts, **texts)
+
+
+def _cell(row):
+    return f"{row['median']:.2f}" + ("" if math.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]")
+
+
+REPORT = """# Noise on EnCodec: {codec} on {data_root}
+
+`{command}`
+
+The vocals of {song_count} songs at the codec's own {sampling_rate} Hz and {channels} channel(s),
+{samples_per_value:.2f} samples a latent value; {excerpts_per_track} excerpts (None: all) of
+{excerpt_seconds:.2f} s a song, evenly over those above {sung_dbfs:g} dBFS, each coded as one stream. Each
+gets its input's RMS back where the codec divides it out.
+
+## Ours: SDR in dB, median over the songs [its interval]
+
+{ours}
+
+noise_std: in Identity the deviation of the noise on the wave, with no codec; in NQ, BQ and AQ over the
+deviation of the latent (NQ: no quantiser; BQ: before it) or of the integer codes (AQ). The SDR is SDX23's,
+over all of a song's excerpts at once. The interval is the median's 95 % bootstrap interval over the songs.
+
+## By song, without noise; SDR and Mel-MAE in dB
+
+The last two columns: against the stereo song at its own rate, which the codec may have neither of.
+
+{by_song}
+
+## By bandwidth (kbit/s): median SDR in dB of BQ under noise
+
+{by_bandwidth}
+
+## One stream or EnCodec's chunks, without noise: medians
+
+Chunks of 1 s, cross-faded over 1 %. Where the loudness is not normalised, the level is neither divided out
+before the encoder nor given back after the decoder; SI-SDR does not see it.
+
+{by_coding}
+
+## The paper's Table I, quoted: SDR in dB
+
+EnCodec 48 kHz on the vocals of MUSDB18-HQ: another codec, other data, another rate.
+
+{paper}
+"""
+
+
+def noise_figure(tables: dict[str, pandas.DataFrame]):
+    """SDR, LSD and Mel-MAE at each place over the noise, all codebooks in use."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    chosen = all_codebooks(tables)
+    found = {name: over_songs(chosen, ["experiment", "noise_std"], name) for name in FIGURES}
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True).ravel()
+    titles = {"sdr": "SDR (dB)", "lsd": "LSD", "mel_mae": "Mel-MAE (dB)"}
+    for part, name in zip(axes, ("sdr", *titles), strict=True):
+        curves = {title: found[name].loc[place] for place, title in TITLES.items()}
+        _intervals(part, curves, ("0.45", "C0", "C1", "C3", "C2"))
+        part.set(title=titles[name])
+        part.set_xscale("symlog", linthresh=1e-6, linscale=0.6)  # the 0 has its place on it
+        part.set(xlim=(0, 4), xticks=[0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])
+        part.xaxis.set_minor_locator(NullLocator())
+    decoded = found["sdr"].drop(index="identity")
+    axes[1].set(title="SDR (dB), the codec's range")
+    axes[1].set(ylim=(decoded.min(axis=None) - 2, decoded.max(axis=None) + 2))
+    for part in axes[2:]:
+        part.set_xlabel("deviation of the noise")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(TITLES))
+    return figure
+
+
+def codec_figure(tables: dict[str, pandas.DataFrame]):
+    """SDR by frequency band and by bandwidth; one stream against chunks."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    axes = figure.subplot_mosaic([["bands", "bands"], ["bandwidths", "codings"]])
+
+    bands = over_songs(tables["bands"], ["experiment", "noise_std", "low_hz"])
+    edges = bands.loc["nq", 0.0].index
+    shown = (("nq", 0.0), ("bq", 0.0), ("nq", 1.0), ("aq", 1e-6))
+    curves = {f"{TITLES[place]}, noise {std:g}": bands.loc[place, std] for place, std in shown}
+    _intervals(axes["bands"], {title: curve.reset_index() for title, curve in curves.items()})
+    names = [f"{low:,} to {high:,}" for low, high in zip(edges, edges[1:], strict=False)]
+    axes["bands"].set(title="by frequency band", xlabel="Hz", ylabel="SDR (dB)")
+    axes["bands"].set_xticks(range(len(edges)), [*names, f"above {edges[-1]:,}"])
+
+    widths = over_songs(tables["table1"].query("experiment == 'bq'"), ["noise_std", "bandwidth"])
+    _intervals(axes["bandwidths"], {f"BQ, noise {std:g}": widths.loc[std] for std in (0.0, 0.1, 1.0)})
+    axes["bandwidths"].set(title="by bandwidth of the quantiser", xlabel="kbit/s", ylabel="SDR (dB)")
+    for name in ("bands", "bandwidths"):
+        axes[name].legend()
+
+    streams = tables["streams"].copy()
+    level = streams.loudness_normalised.map({True: "level divided out", False: "level as it is"})
+    streams["coding"] += ",\n" + level
+    ways = product((("sdr", "SDR"), ("si_sdr", "SI-SDR")), ("nq", "bq"))
+    for number, ((score, label), place) in enumerate(ways):
+        curve = over_songs(streams[streams.experiment == place], ["coding"], score)
+        heights = np.arange(len(curve)) + 0.16 * (number - 1.5)
+        reach = [curve["median"] - curve.low, curve.high - curve["median"]]
+        look = {"fmt": "o", "capsize": 3, "color": f"C{number % 2}", "mfc": "white" if number > 1 else None}
+        title = f"{TITLES[place]}, {label}"
+        axes["codings"].errorbar(curve["median"], heights, xerr=reach, label=title, **look)
+    axes["codings"].set_yticks(range(len(curve)), curve.index)
+    axes["codings"].invert_yaxis()
+    axes["codings"].set(title="one stream or chunks, without noise", xlabel="dB")
+    axes["codings"].grid(alpha=0.3)
+    axes["codings"].legend(loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=4, frameon=False)
+    return figure
+
+
+def _intervals(axes, curves: dict, colors=("C0", "C1", "C2", "C3")):
+    """Plot medians as lines, each in the band of its interval."""
+    for color, (title, curve) in zip(colors, curves.items(), strict=False):
+        axes.plot(curve.index, curve["median"], "o-", color=color, markersize=4, label=title)
+        axes.fill_between(curve.index, curve.low, curve.high, color=color, alpha=0.12, linewidth=0)
+    axes.grid(alpha=0.3)
+
+
 # -- the command ---------------------------------------------------------------------------------------------
 
 
-def run(config: RobustnessConfig, quiet: bool = False) -> Path:
+def run(config: RobustnessConfig, axis=AXIS, quiet: bool = False) -> Path:
     """The whole study into `config.output_dir`, which it returns; its files are replaced when all are ready.
 
     Raises InputError for data or a codec that is not there, and for excerpts without length or number.
@@ -315,7 +473,7 @@ def run(config: RobustnessConfig, quiet: bool = False) -> Path:
         "song_count": len(tracks),
         "sung_dbfs": SUNG_DBFS,
     }
-    tables = study(codec, tracks, config, quiet)
+    tables = study(codec, tracks, config, axis, quiet)
     about["seconds"] = round(time.perf_counter() - start, 1)
     about["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
     folder = Path(config.output_dir)
@@ -324,7 +482,7 @@ def run(config: RobustnessConfig, quiet: bool = False) -> Path:
         for name, table in tables.items():
             table.to_csv(Path(temporary) / f"{name}.csv", index=False, float_format="%.6g")
         (Path(temporary) / "run.json").write_text(json.dumps(about, indent=2) + "\n")
-        draw(temporary)
+        write_report(temporary)
         for path in Path(temporary).iterdir():
             os.replace(path, folder / path.name)
     return folder
@@ -339,12 +497,12 @@ def load_split(config: RobustnessConfig) -> list[Track]:
 
 
 @exit_on_input_error
-def main(argv=None) -> None:
-    """Command line."""
+def main(argv=None, axis=AXIS) -> None:
+    """Command line; `axis` is the noise's deviations."""
     config = parse_config(
         RobustnessConfig, argv, prog="python -m dmxlib.studies.robustness", description=__doc__
     )
-    print((run(config) / "table1.md").read_text())
+    print((run(config, axis) / "table1.md").read_text())
 
 
 if __name__ == "__main__":

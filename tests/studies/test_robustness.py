@@ -1,5 +1,6 @@
 """The noise study shows what has to be true of noise and codecs, and writes what it promises."""
 
+import argparse
 import json
 import shutil
 
@@ -15,8 +16,7 @@ from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.data import load_tracks
 from dmxlib.reproduce import seeded_generator
 from dmxlib.studies import robustness
-from dmxlib.studies.robustness import EXPERIMENTS, RobustnessConfig, encode
-from dmxlib.studies.robustness_report import NOISE, PAPER
+from dmxlib.studies.robustness import NOISE, PAPER, TITLES, RobustnessConfig
 from dmxlib.summary import medians
 
 FILES = {"table1.csv", "rounding.csv", "bands.csv", "streams.csv", "original.csv", "table1.md", "run.json"}
@@ -52,7 +52,7 @@ def waves(toy_root, codec):
 
 
 def code(name, codec, wave, noise_std, n_q=None):
-    return EXPERIMENTS[name](codec, encode(codec, wave), noise_std, seeded_generator(0), n_q)
+    return robustness.code(name, codec, wave, codec.encode(wave), noise_std, seeded_generator(0), n_q)
 
 
 def sdr(wave, estimate):
@@ -100,54 +100,73 @@ def test_without_noise_aq_is_bq(codec, waves, n_q):
         assert torch.allclose(code(name, codec, wave, 0.0, n_q), expected, atol=1e-6)
 
 
+class Bare:
+    """A codec whose decoder leaves latents as they are."""
+
+    config = argparse.Namespace(normalize=False)
+
+    def decode(self, latents):
+        return latents
+
+
 def test_latent_noise_is_relative_to_the_latents_deviation(codec, waves):
     latents = 3 * codec.encode(next(iter(waves.values()))) + 5
-    noise = robustness.noisy(latents, 0.1, seeded_generator(0)) - latents
+    noise, louder = (
+        robustness.code("nq", Bare(), None, gain * latents, 0.1, seeded_generator(0)) - gain * latents
+        for gain in (1, 2)
+    )
     assert noise.std().item() == pytest.approx(0.1 * latents.std().item(), rel=0.02)
-    louder = robustness.noisy(2 * latents, 0.1, seeded_generator(0)) - 2 * latents
     assert torch.allclose(louder, 2 * noise, atol=1e-4)
 
 
 def test_more_noise_never_helps_beyond_the_interval(codec, waves):
     rows = [
         {"experiment": name, "noise_std": std, "track": track, "sdr": sdr(wave, code(name, codec, wave, std))}
-        for name in EXPERIMENTS
+        for name in TITLES
         for std in (0.0, 1e-6, 0.1, 3.0)
         for track, wave in waves.items()
     ]
     found = medians(pandas.DataFrame(rows), ["experiment", "noise_std"], "sdr")
-    for name in EXPERIMENTS:
+    for name in TITLES:
         column = found.loc[name]
         for (_, less), (_, more) in zip(column[:-1].iterrows(), column[1:].iterrows(), strict=True):
             assert more["median"] <= less.high
         assert column["median"].iloc[-1] < column["median"].iloc[0] - 1
 
 
-def made_integers(codec, wave, monkeypatch, name, noise_std):
-    """(codes without noise, the codes an experiment decodes)."""
-    kept = []
+class Tapped:
+    """A codec that keeps the codes that it decodes."""
 
-    def keep(self, codes):
-        kept.append(codes)
-        return self.encode(wave)
+    def __init__(self, codec):
+        self.codec, self.config, self.quantize = codec, codec.config, codec.quantize
 
-    monkeypatch.setattr(QuantizedCodec, "dequantize", keep)
-    code(name, codec, wave, noise_std)
-    return codec.quantize(codec.encode(wave)), kept[0]
+    def dequantize(self, codes):
+        self.codes = codes
+        return self.codec.dequantize(codes)
+
+    def decode(self, latents):
+        return self.codec.decode(latents)
 
 
-def test_truncation_takes_every_second_code_to_its_neighbour(codec, waves, monkeypatch):
+def made_integers(codec, wave, name, noise_std):
+    """(codes without noise, the codes that are decoded with it)."""
+    tapped, z = Tapped(codec), codec.encode(wave)
+    robustness.code(name, tapped, wave, z, noise_std, seeded_generator(0))
+    return codec.quantize(z), tapped.codes
+
+
+def test_truncation_takes_every_second_code_to_its_neighbour(codec, waves):
     """However small the noise: half of it is negative. Rounding gives every code back."""
     wave = next(iter(waves.values()))
-    codes, truncated = made_integers(codec, wave, monkeypatch, "aq", 1e-6)
+    codes, truncated = made_integers(codec, wave, "aq", 1e-6)
     assert set((codes - truncated).unique().tolist()) == {0, 1}
     assert (codes != truncated).float().mean().item() == pytest.approx(0.5, abs=0.03)
-    codes, rounded = made_integers(codec, wave, monkeypatch, "aq_rounded", 1e-6)
+    codes, rounded = made_integers(codec, wave, "aq_rounded", 1e-6)
     assert torch.equal(codes, rounded)
 
 
-def test_noisy_codes_stay_in_the_codebook(codec, waves, monkeypatch):
-    codes, noisy = made_integers(codec, next(iter(waves.values())), monkeypatch, "aq", 1.0)
+def test_noisy_codes_stay_in_the_codebook(codec, waves):
+    codes, noisy = made_integers(codec, next(iter(waves.values())), "aq", 1.0)
     assert noisy.dtype == torch.long and noisy.min() == 0 and noisy.max() == codec.config.bins - 1
     expected = codes + codes.double().std() * torch.randn(codes.shape, generator=seeded_generator(0)).double()
     assert (noisy == expected.trunc().clamp(0, codec.config.bins - 1)).float().mean() > 0.99
@@ -212,7 +231,7 @@ def test_bands_see_their_own_error(rng):
 
 
 def test_bandwidths():
-    official = {name: robustness.bandwidths(QuantizedCodec(**OFFICIAL[name])) for name in OFFICIAL}
+    official = {name: robustness.kbit_per_second(QuantizedCodec(**OFFICIAL[name])) for name in OFFICIAL}
     assert official["48khz"] == {1: 1.5, 2: 3, 4: 6, 8: 12, 16: 24}  # kbit/s, as EnCodec names them
     assert official["24khz"] == {1: 0.75, 2: 1.5, 4: 3, 8: 6, 16: 12, 32: 24}
 
@@ -226,9 +245,7 @@ def folder(toy_root, codec_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results") / "robustness" / "toy-tiny"
     flags = {"codec": codec_folder, "data_root": toy_root, "output_dir": folder}
     flags |= {"excerpt_seconds": 0.2, "excerpts_per_track": 1, "split": "all"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(robustness, "AXIS", NOISE)
-        robustness.main([f"--{key}={value}" for key, value in flags.items()])
+    robustness.main([f"--{key}={value}" for key, value in flags.items()], axis=NOISE)
     return folder
 
 
@@ -279,7 +296,7 @@ def test_figures_are_redrawn_from_the_tables(folder, tmp_path, monkeypatch, caps
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg, which musdb needs, is missing")
-def test_official_weights_on_the_tree_of_musdb(tmp_path, rng, monkeypatch):
+def test_official_weights_on_the_tree_of_musdb(tmp_path, rng):
     """EnCodec's 48 kHz architecture from a file of the hub's format, MUSDB18-HQ as it is downloaded."""
     torch.manual_seed(0)
     codec = QuantizedCodec(**OFFICIAL["48khz"])
@@ -290,10 +307,9 @@ def test_official_weights_on_the_tree_of_musdb(tmp_path, rng, monkeypatch):
         for stem in ("mixture", "vocals"):
             wave = 0.1 * rng.standard_normal((2, 8000)).astype(np.float32)
             audio.write(tmp_path / "musdb18hq" / split / name / f"{stem}.wav", wave, 44_100)
-    monkeypatch.setattr(robustness, "AXIS", NOISE)
     flags = {"codec": tmp_path / "model.safetensors", "data_root": tmp_path / "musdb18hq"}
     flags |= {"output_dir": tmp_path / "out", "excerpt_seconds": 0.06, "excerpts_per_track": 1}
-    robustness.main([f"--{key}={value}" for key, value in flags.items()])
+    robustness.main([f"--{key}={value}" for key, value in flags.items()], axis=NOISE)
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | FIGURES
     facts = json.loads((tmp_path / "out" / "run.json").read_text())
     assert facts["songs"] == [songs["test"]] and (facts["sampling_rate"], facts["channels"]) == (48_000, 2)

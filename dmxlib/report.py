@@ -26,7 +26,7 @@ def main() -> None:
         (folder / "scores.md").write_text(score_table(folder))
         print(folder / "scores.md")
     if Path("results/sampling/sampling.csv").exists():
-        print(*sampling.draw("results/sampling"), sep="\n")
+        print(*sampling.write_report("results/sampling"), sep="\n")
     if Path("results/scores") in scores:
         print(*write_table2("results/scores", "results/tables"), sep="\n")
 

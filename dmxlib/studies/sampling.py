@@ -1,23 +1,21 @@
-"""What ways of sampling and of refining are worth: `python -m dmxlib.studies.sampling --data SET --out DIR`.
+"""What steps, overlap and refinement are worth: `python -m dmxlib.studies.sampling --data SET --out DIR`.
 
 sampling.csv has a row for each setting and song: medians of METRICS over sung excerpts, and how quiet it is
-where nobody sings, drawn and refined, and the seconds that a second of audio took. seams.csv says how far the
-borders of chunks are heard. `draw` makes sampling.png and sampling.md of both.
+where nobody sings, as sampled and refined, and the seconds that a second of audio took. seams.csv says how
+far the borders of chunks are heard. `write_report` makes sampling.png and sampling.md of both.
+DPM-Solver++, UniPC, noise added in every step, means of several samples, a level that follows each frame and
+EM by norbert were tried too, and lost: results/sampling has their numbers.
 """
 
 import argparse
-import importlib.util
 import shlex
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from tqdm import tqdm
 
 from dmxlib import metrics
@@ -26,117 +24,50 @@ from dmxlib.errors import exit_on_input_error
 from dmxlib.evaluation.scoring import Song, load_songs, silence
 from dmxlib.evaluation.systems import bandwidth
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.refine import istft, stft, wiener
+from dmxlib.refine import wiener
 from dmxlib.summary import frame_markdown
 
 METRICS = ("sdr", "si_sdr", "lsd", "mel_mae")
-STEPS = 10  # where seeds are compared: those of a single step have little to average
-SEEDS = 4
+VARIANTS = {f"steps {count}": {"num_inference_steps": count} for count in (1, 2, 4, 8, 10, 20, 50)} | {
+    f"overlap {share}": {"overlap": share} for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+}
+REFINEMENTS = {f"exponent {p}": {"exponent": p} for p in (0.25, 0.35, 0.5, 0.7, 1, 2)} | {
+    f"window {size}": {"window_seconds": size / 44_100} for size in (1024, 2048, 8192)
+}
 
 
-SOLVERS = {"DPM-Solver++": DPMSolverMultistepScheduler, "UniPC": UniPCMultistepScheduler}
+def study(
+    pipeline: VocalSeparationPipeline,
+    tracks: list[Track],
+    variants: dict[str, dict] = VARIANTS,
+    refinements: dict[str, dict] = REFINEMENTS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Separate each track with every variant, and with the default in every refinement; a row for each track
+    and setting: seconds (of computing, a second of audio), and METRICS as sampled and refined.
 
-
-def with_solver(pipeline: VocalSeparationPipeline, solver: type) -> VocalSeparationPipeline:
-    """The pipeline with another of diffusers' schedulers on its schedule.
-
-    They divide by the signal's amplitude, which is 0 at pure noise: `rescale_betas_zero_snr` makes it 2^-12.
+    Args:
+        variants: name -> keywords of the pipeline.
+        refinements: name -> keywords of `dmxlib.refine.wiener`.
     """
-    scheduler = solver.from_config(pipeline.scheduler.config, rescale_betas_zero_snr=True)
-    return with_parts(pipeline, scheduler=scheduler)
-
-
-def with_parts(pipeline, pipeline_class=VocalSeparationPipeline, **parts):
-    """A pipeline with some of its parts exchanged, or its class."""
-    return pipeline_class(**pipeline.components | parts, chunk_frames=pipeline.config.chunk_frames)
-
-
-class MeanLatents(VocalSeparationPipeline):
-    """Decodes the mean of SEEDS draws of the latents."""
-
-    def sample(self, *args, **kwargs):
-        """As the pipeline's."""
-        return torch.stack([super(MeanLatents, self).sample(*args, **kwargs) for _ in range(SEEDS)]).mean(0)
-
-
-class MeanSpectra(VocalSeparationPipeline):
-    """Gives the first of SEEDS draws the mean of their STFT magnitudes."""
-
-    def generate(self, *args, **kwargs):
-        """As the pipeline's."""
-        draws = [super(MeanSpectra, self).generate(*args, **kwargs) for _ in range(SEEDS)]
-        window = torch.hann_window(2048)
-        spectra = [torch.stft(draw.flatten(0, 1), 2048, window=window, return_complex=True) for draw in draws]
-        magnitude = torch.stack([spectrum.abs() for spectrum in spectra]).mean(0)
-        mean = torch.polar(magnitude, spectra[0].angle())
-        return torch.istft(mean, 2048, window=window, length=draws[0].shape[-1]).view_as(draws[0])
-
-
-def expectation_maximization(mixture, vocals, rate, bandwidth) -> np.ndarray:
-    """`wiener`, then one EM iteration of `norbert`, which fits a spatial covariance to voice and rest."""
-    import norbert
-
-    first = wiener(mixture, vocals, rate, bandwidth)
-    # (channels, bins, frames) -> (frames, bins, channels)
-    x, voice = (stft(wave).numpy().transpose(2, 1, 0).astype(complex) for wave in (mixture, first))
-    sources, _, _ = norbert.expectation_maximization(np.stack([voice, x - voice], axis=-1), x, iterations=1)
-    voice = torch.from_numpy(sources[..., 0].transpose(2, 1, 0).astype(np.complex64))
-    return istft(voice, mixture.shape[1]).numpy()
-
-
-def refinements() -> dict[str, Callable]:
-    """Name -> function of (mixture, vocals, rate, bandwidth); that of `norbert` where it is installed."""
-    found = {f"exponent {p}": partial(wiener, exponent=p) for p in (0.25, 0.35, 0.5, 0.7, 1, 2)}
-    found |= {f"window {size}": partial(wiener, window_seconds=size / 44_100) for size in (1024, 2048, 8192)}
-    if importlib.util.find_spec("norbert"):
-        found["EM"] = expectation_maximization
-    return found
-
-
-def variants(pipeline: VocalSeparationPipeline) -> dict[str, tuple]:
-    """Name -> (pipeline, keywords of its call)."""
-    means = {"latents": with_parts(pipeline, MeanLatents), "spectra": with_parts(pipeline, MeanSpectra)}
-    solvers = {name: with_solver(pipeline, solver) for name, solver in SOLVERS.items()}
-    return (
-        {f"steps {count}": (pipeline, {"num_inference_steps": count}) for count in (1, 2, 4, 8, 10, 20, 50)}
-        | {
-            f"{name}, steps {count}": (solver, {"num_inference_steps": count})
-            for name, solver in solvers.items()
-            for count in (2, 4, 10)
-        }
-        | {
-            f"mean of {SEEDS} {what}, steps {steps}": (mean, {"num_inference_steps": steps})
-            for steps in (1, STEPS)
-            for what, mean in means.items()
-        }
-        | {f"overlap {share}": (pipeline, {"overlap": share}) for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)}
-    )
-
-
-# -- the study -----------------------------------------------------------------------------------------------
-
-
-def study(pipeline: VocalSeparationPipeline, tracks: list[Track], seed: int = 0) -> pd.DataFrame:
-    """Separate each track with every variant, drawn and refined, and with the default in every refinement; a
-    row for each track and setting: seconds (of computing, a second of audio), and METRICS of both."""
-    settings = [(name, *variant, wiener) for name, variant in variants(pipeline).items()]
-    settings += [(name, pipeline, {}, refine) for name, refine in refinements().items()]
+    settings = [(name, keywords, {}) for name, keywords in variants.items()]
+    settings += [(name, {}, keywords) for name, keywords in refinements.items()]
     rows = []
     for track in tqdm(tracks, desc="sampling", unit="song", disable=None):
         song, mixture, duration = Song(track), track.mixture(), track.frames / track.rate
-        for name, variant, keywords, refine in settings:
+        for name, sampling, refining in settings:
             start = time.perf_counter()
             generator = torch.Generator().manual_seed(seed)
-            drawn = variant(mixture, track.rate, generator=generator, **keywords).vocals
-            refined = refine(mixture, drawn, track.rate, bandwidth(pipeline.codec))
+            sampled = pipeline(mixture, track.rate, generator=generator, **sampling).vocals
+            refined = wiener(mixture, sampled, track.rate, bandwidth(pipeline.codec), **refining)
             seconds = (time.perf_counter() - start) / duration
-            figures = scores(song, drawn) | {f"refined_{k}": v for k, v in scores(song, refined).items()}
+            figures = scores(song, sampled) | {f"refined_{k}": v for k, v in scores(song, refined).items()}
             rows.append({"setting": name, "track": track.name, "seconds": seconds} | figures)
     return pd.DataFrame(rows)
 
 
 def scores(song: Song, estimate: np.ndarray) -> dict[str, float]:
-    """Medians of METRICS over the song's sung excerpts of an estimate (2, frames), and its silence_db."""
+    """Medians of METRICS over the song's sung excerpts of an estimate (2, samples), and its silence_db."""
     figures = []
     for place, excerpt in zip(song.places, song.excerpts, strict=True):
         wave = metrics.mono(estimate[:, place], song.track.rate)
@@ -180,7 +111,7 @@ def seam(
 
 
 def seams(pipeline: VocalSeparationPipeline, tracks: list[Track]) -> pd.DataFrame:
-    """`seam` of each track: a row for each track and overlap, drawn and refined."""
+    """`seam` of each track: a row for each track and overlap, as sampled and refined."""
     cases = [(track, overlap) for track in tracks for overlap in (0.0, 0.1, 0.2, 0.3)]
     return pd.DataFrame(
         {
@@ -202,37 +133,27 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(rows: pd.DataFrame):
-    """Quality over seconds of a study's rows; of those whose seconds differ."""
-    drawn = means(rows).filter(regex="^(steps|mean|overlap)", axis="index")
-    return quality_by_seconds(drawn, {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, drawn"})
-
-
-def quality_by_seconds(settings, titles: dict[str, str]):
-    """Plot scores over computing time, settings of one kind (their first word) as a line; returns the figure.
-
-    Args:
-        settings: frame over names with the columns seconds, of computing for a second of audio, and each of
-            `titles`, column -> title of a panel.
-    """
+    """Quality over computing time of a study's rows: a line for steps and one for overlap."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.4), layout="constrained")
-    panels = figure.subplots(1, len(titles), squeeze=False)[0]
+    titles = {"refined_sdr": "SDR, refined (dB)", "lsd": "LSD, as sampled"}
+    panels = figure.subplots(1, len(titles))
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        for kind, points in settings.groupby(settings.index.str.split().str[0], sort=False):
-            axes.plot(points.seconds, points[column], "o" if kind == "mean" else "o-", label=kind)
+        for kind in ("steps ", "overlap "):
+            points = means(rows).filter(regex=f"^{kind}", axis="index")
+            axes.plot(points.seconds, points[column], "o-", label=kind)
             for name, point in points.iterrows():
                 place = point.seconds, point[column]
-                label = name.removeprefix(kind).strip()
-                axes.annotate(label, place, (3, 4), textcoords="offset points", fontsize=7)
+                axes.annotate(name.removeprefix(kind), place, (3, 4), textcoords="offset points", fontsize=7)
         axes.set(xscale="log", xlabel="seconds of computing for a second of audio", ylabel=title)
         axes.grid(alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=8, frameon=False)
+    panels[0].legend()
     return figure
 
 
-def draw(folder) -> list[Path]:
-    """Redraw sampling.png and sampling.md from the sampling.csv and command.txt of a folder."""
+def write_report(folder) -> list[Path]:
+    """Write sampling.png and sampling.md from the sampling.csv and command.txt of a folder."""
     folder = Path(folder)
     rows = pd.read_csv(folder / "sampling.csv")
     figure(rows).savefig(folder / "sampling.png", dpi=110)
@@ -258,8 +179,8 @@ borders over that elsewhere, in dB.
 
 
 @exit_on_input_error
-def main(argv=None) -> None:
-    """Command line."""
+def main(argv=None, variants=VARIANTS, refinements=REFINEMENTS) -> None:
+    """Command line; the settings are those of `study`."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m dmxlib.studies.sampling", description=__doc__)
     parser.add_argument("--data", default="data/toy", metavar="DIR", help="a prepared data set")
@@ -278,12 +199,12 @@ def main(argv=None) -> None:
     pipeline.set_progress_bar_config(disable=True)
     folder = Path(options.out)
     tracks = load_songs(options.data, options.split, options.held_out)[1]
-    tables = {"sampling": study(pipeline, tracks), "seams": seams(pipeline, tracks)}
+    tables = {"sampling": study(pipeline, tracks, variants, refinements), "seams": seams(pipeline, tracks)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     (folder / "command.txt").write_text(f"python -m dmxlib.studies.sampling {shlex.join(argv)}\n")
-    draw(folder)
+    write_report(folder)
 
 
 if __name__ == "__main__":

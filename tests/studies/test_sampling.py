@@ -1,81 +1,22 @@
-"""The sampling study: its variants do what their names say, and its command writes and redraws its files."""
-
-from functools import partial
+"""The sampling study: its command writes its files and makes them again, and a seam is where it is heard."""
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 
-from dmxlib import audio
 from dmxlib.data import load_tracks
-from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.refine import wiener
-from dmxlib.streaming import SeparationOutput
+from dmxlib.pipeline import SeparationOutput
 from dmxlib.studies import sampling
 
 
-@pytest.fixture(scope="module")
-def pipeline(model_folder):
-    pipeline = VocalSeparationPipeline.from_pretrained(model_folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.fixture(scope="module")
-def vocals(pipeline, toy_root):
-    track = load_tracks(toy_root, "test")[0]
-    wave = audio.to_model(track.vocals(), track.rate, pipeline.sampling_rate, pipeline.channels)
-    return torch.from_numpy(wave[None, :, -pipeline.chunk_samples :])
-
-
-def condition_of(pipeline, vocals):
-    with torch.no_grad():
-        return pipeline.conditioner(vocals)
-
-
-@pytest.mark.parametrize("name", sampling.SOLVERS)
-def test_solvers_sample_the_same_path(pipeline, vocals, name):
-    condition = condition_of(pipeline, vocals)
-
-    def drawn(pipeline, steps):
-        return pipeline.sample(condition, steps, generator=torch.Generator().manual_seed(0))
-
-    other = sampling.with_solver(pipeline, sampling.SOLVERS[name])
-    assert torch.allclose(drawn(other, 1), drawn(pipeline, 1), atol=1e-2)
-    exact, coarse = drawn(pipeline, 200), drawn(pipeline, 10)
-    assert (drawn(other, 10) - exact).norm() < (coarse - exact).norm()
-
-
-def test_means_are_means_of_draws(pipeline, vocals):
-    condition = condition_of(pipeline, vocals)
-    mean = sampling.MeanLatents(**pipeline.components, chunk_frames=64)
-    drawn = mean.sample(condition, 2, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(0)
-    draws = [pipeline.sample(condition, 2, generator=generator) for _ in range(sampling.SEEDS)]
-    assert torch.allclose(drawn, torch.stack(draws).mean(0), atol=1e-6)
-
-    spectra = sampling.MeanSpectra(**pipeline.components, chunk_frames=64)
-    mean = spectra.generate(vocals, 2, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(0)
-    draws = [pipeline.generate(vocals, 2, generator=generator) for _ in range(sampling.SEEDS)]
-    correlation = [np.corrcoef(mean.flatten(), draw.flatten())[0, 1] for draw in draws]
-    assert mean.shape == draws[0].shape and correlation[0] > max(correlation[1:]), "the phase is the first's"
-
-
-def test_command_writes_its_files_and_redraws_them(model_folder, toy_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling, "refinements", lambda: {"exponent 2": partial(wiener, exponent=2)})
-    monkeypatch.setattr(
-        sampling,
-        "variants",
-        lambda pipeline: {
-            "steps 1": (pipeline, {"num_inference_steps": 1}),
-            "steps 2": (pipeline, {"num_inference_steps": 2}),
-            "overlap 0.5": (pipeline, {"overlap": 0.5}),
-        },
-    )
+def test_command_writes_its_files_and_makes_them_again(model_folder, toy_root, tmp_path):
+    variants = {
+        "steps 1": {"num_inference_steps": 1},
+        "steps 2": {"num_inference_steps": 2},
+        "overlap 0.5": {"overlap": 0.5},
+    }
     flags = ["--model", str(model_folder), "--data", str(toy_root), "--split", "test", "--out", str(tmp_path)]
-    sampling.main(flags)
+    sampling.main(flags, variants, {"exponent 2": {"exponent": 2}})
     rows = pd.read_csv(tmp_path / "sampling.csv")
     assert list(rows.setting.unique()) == ["steps 1", "steps 2", "overlap 0.5", "exponent 2"]
     assert rows.drop(columns=["silence_db", "refined_silence_db"]).notna().all(axis=None)
@@ -84,18 +25,7 @@ def test_command_writes_its_files_and_redraws_them(model_folder, toy_root, tmp_p
     assert (drawn == 1).all(), "one step is the default, and a refinement changes nothing before it"
     assert "| steps 2 |" in (tmp_path / "sampling.md").read_text()
     (tmp_path / "sampling.png").unlink()
-    assert all(path.exists() for path in sampling.draw(tmp_path))
-
-
-def test_em_keeps_a_voice_that_the_mask_found():
-    time = np.arange(44_100) / 44_100
-    voice, rest = (
-        0.1 * np.outer(image, np.sin(2 * np.pi * f * time)) for image, f in (((1, 1), 440), ((1, 0.2), 1500))
-    )
-    mixture = (voice + rest).astype(np.float32)
-    pytest.importorskip("norbert")
-    refined = sampling.expectation_maximization(mixture, voice.astype(np.float32), 44_100, 12_000)
-    assert np.square(refined - voice).mean() < 1e-3 * np.square(voice).mean()
+    assert all(path.exists() for path in sampling.write_report(tmp_path))
 
 
 class Offset:
@@ -118,3 +48,20 @@ def test_seam_is_zero_without_and_positive_with_jumps_at_borders(toy_root):
     track = load_tracks(toy_root, "test")[0]
     assert abs(sampling.seam(Offset(0), track, 0.2)) < 0.5
     assert sampling.seam(Offset(1), track, 0.2) > 20
+
+
+def test_what_was_tried_and_lost_keeps_its_rows(tmp_path):
+    """Of settings that the code no longer has the table keeps the numbers; the figure leaves them out."""
+    columns = ["seconds", "sdr", "lsd", "refined_sdr"]
+    rows = pd.DataFrame(1.0, index=["steps 1", "steps 2", "overlap 0.5", "UniPC, steps 2"], columns=columns)
+    rows.rename_axis("setting").reset_index().assign(track="song").to_csv(
+        tmp_path / "sampling.csv", index=False
+    )
+    pd.DataFrame([["song", 0.1, 2.0]], columns=["track", "overlap", "seam_db"]).to_csv(
+        tmp_path / "seams.csv", index=False
+    )
+    (tmp_path / "command.txt").write_text("python -m dmxlib.studies.sampling\n")
+    sampling.write_report(tmp_path)
+    assert "| UniPC, steps 2 | 1.00 |" in (tmp_path / "sampling.md").read_text()
+    figure = sampling.figure(pd.read_csv(tmp_path / "sampling.csv"))
+    assert [line.get_label().strip() for line in figure.axes[0].lines] == ["steps", "overlap"]

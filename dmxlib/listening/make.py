@@ -7,16 +7,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from glob import escape
 from pathlib import Path
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 from dmxlib import audio, metrics
 from dmxlib.data import Track, load_tracks
 from dmxlib.errors import InputError
 from dmxlib.evaluation.scoring import SUNG_DBFS, SUNG_FRAME_SECONDS, above
+from dmxlib.listening.aspects import ASPECTS
+from dmxlib.listening.webmushra import write_configs
 from dmxlib.reproduce import whole
 
 RATE = 44_100  # Hz, of every sample of every test: webMUSHRA wants one rate
@@ -28,52 +30,15 @@ SHARES = (1, 2 / 3, 1 / 2, 1 / 3)  # of the wanted length, tried in turn where t
 
 
 @dataclass(frozen=True)
-class Aspect:
-    """One question with five anchored answers, best first: they count 5 to 1."""
-
-    name: str
-    question: str
-    hint: str
-    labels: tuple[str, str, str, str, str]
-
-
-# The answers of the last two are those of ITU-T P.835 (2003) for "background" and "speech signal", with the
-# accompaniment for background and the voice for speech. P.835 has no scale of intelligibility: its wording is
-# ours, and so are all questions and hints.
-ASPECTS = (
-    Aspect(
-        "intelligibility",
-        "How well can you understand the words?",
-        "Attend only to the words, not to how the voice sounds or what else there is to hear.",
-        ("Every word is clear", "Almost every word is clear", "About half of the words are clear",
-         "A few words are clear", "No word is clear"),
-    ),
-    Aspect(
-        "interference",
-        "How noticeable are the other instruments?",
-        "Attend only to what is left of the accompaniment: drums, bass, guitars, keys. It should be gone.",
-        ("Not noticeable", "Slightly noticeable", "Noticeable but not intrusive", "Somewhat intrusive",
-         "Very intrusive"),
-    ),
-    Aspect(
-        "artifacts",
-        "How distorted is the voice itself?",
-        "Attend only to the voice: is it muffled, metallic, broken up, or otherwise not as in the song?",
-        ("Not distorted", "Slightly distorted", "Somewhat distorted", "Fairly distorted", "Very distorted"),
-    ),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Excerpt:
-    """Frames `start` to `start + frames` of a track."""
+class Passage:
+    """Samples `start` to `start + frames` of a track: an excerpt that is played."""
 
     track: Track
     start: int
     frames: int
 
     def of(self, path: Path) -> np.ndarray:
-        """The same excerpt of an estimate, or of the mixture, (2, frames) at RATE and LOUDNESS.
+        """The same excerpt of an estimate, or of the mixture, (2, samples) at RATE and LOUDNESS.
 
         Raises InputError where the file's rate or length is not the track's, or nothing is to be heard.
         """
@@ -114,7 +79,7 @@ def voiced_tenths(track: Track) -> np.ndarray:
 
 def voiced_excerpts(
     track: Track, voiced, seconds: float, generator: np.random.Generator
-) -> Iterator[Excerpt]:
+) -> Iterator[Passage]:
     """In random order, as many excerpts without overlap that are voiced for more than half as there can be.
 
     `voiced` is a function like `voiced_tenths`.
@@ -128,10 +93,10 @@ def voiced_excerpts(
             end = start + length
     size = round(SUNG_FRAME_SECONDS * track.rate)
     for start in generator.permutation(starts).astype(int):
-        yield Excerpt(track, int(start) * size, length * size)
+        yield Passage(track, int(start) * size, length * size)
 
 
-def choose(tracks: list[Track], count: int, seconds: float, seed: int) -> list[Excerpt]:
+def choose(tracks: list[Track], count: int, seconds: float, seed: int) -> list[Passage]:
     """`count` voiced excerpts, one a track in random order, then a second one of each, and so on.
 
     All equally long, and shorter than `seconds` only where the tracks do not hold enough of that length.
@@ -192,7 +157,7 @@ def separated_tracks(estimates: Path, systems, data_root) -> list[Track]:
 
 
 def equally_loud(wave: np.ndarray, name) -> np.ndarray:
-    """A wave (2, frames) at LOUDNESS after ITU-R BS.1770; it may pass full scale.
+    """A wave (2, samples) at LOUDNESS after ITU-R BS.1770; it may pass full scale.
 
     Raises InputError, with the name, where there is nothing to hear.
     """
@@ -202,7 +167,7 @@ def equally_loud(wave: np.ndarray, name) -> np.ndarray:
         raise InputError("equal loudness needs pyloudnorm; pip install pyloudnorm.") from error
     loudness = pyloudnorm.Meter(RATE).integrated_loudness(wave.T)
     if not np.isfinite(loudness):
-        raise InputError(f"{name} is silent; choose other excerpts with --seed, or mend that estimate.")
+        raise InputError(f"{name} is silent; choose other excerpts with --seed, or fix that estimate.")
     return wave * np.float32(10 ** ((LOUDNESS - loudness) / 20))
 
 
@@ -260,9 +225,11 @@ def make(estimates: Path, destination: Path, data_root, systems, recordings=6, s
          f"{data_root}", "--systems", *systems, "--recordings", f"{recordings}", "--seconds",
          f"{seconds:g}", "--seed", f"{seed}"]
     )  # fmt: skip
+    for left in destination.parent.glob(f".{escape(destination.stem)}.part*"):  # by a call that was killed
+        shutil.rmtree(left)
     with whole(destination) as built:
         write_page(built / "page", test, waves)
-        write_webmushra(built / "webmushra" / "configs", test, built / "page" / "audio")
+        write_configs(built / "webmushra" / "configs", test, built / "page" / "audio")
         (built / "key.json").write_text(json.dumps(key, indent=2))
         (built / "README.md").write_text(describe(test, key, excerpts, len(tracks), seconds, command))
     return key
@@ -280,70 +247,10 @@ def write_page(folder: Path, test: dict, waves: dict[str, np.ndarray]) -> None:
         audio.write(folder / "audio" / f"{name}.wav", waves[name] / peak, RATE, "PCM_16")
 
 
-# -- webMUSHRA -----------------------------------------------------------------------------------------------
-
-
-def write_webmushra(configs: Path, test: dict, samples: Path) -> None:
-    """What is copied over webMUSHRA's own configs/: one config an aspect, and the samples."""
-    resources = configs / "resources" / test["id"]
-    shutil.copytree(samples, resources)
-    for number, aspect in enumerate(test["aspects"], 1):
-        config = webmushra_config(test, aspect)
-        path = configs / f"{test['id']}_{number}_{aspect['name']}.yaml"
-        path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110))
-
-
-def webmushra_config(test: dict, aspect: dict) -> dict:
-    """The pages that ask for one aspect, in webMUSHRA's words."""
-
-    def source(name):
-        return f"configs/resources/{test['id']}/{name}.wav"
-
-    answers = [{"value": 5 - worse, "label": label} for worse, label in enumerate(aspect["labels"])]
-
-    def page(item, title):
-        mixture = f'<audio controls preload="auto" src="{source(item["reference"])}"></audio>'
-        return {
-            "type": "likert_multi_stimulus",
-            "id": item["id"],
-            "name": title,
-            "content": f"<b>{aspect['question']}</b><br>{aspect['hint']}<br>The song itself: {mixture}",
-            "mustRate": True,
-            "mustPlayback": "ended",
-            "stimuli": {name: source(name) for name in item["samples"]},
-            "response": answers,
-        }
-
-    welcome = (
-        "You hear songs, and several attempts to take the voice out of each. Please use headphones in a "
-        "quiet room. Taking part is voluntary; you may stop whenever you like, and then nothing is kept."
-    )
-    loudness = "Set a volume at which you hear everything well, and leave it there."
-    farewell = "One name or number, the same one for each part of the test, then send your ratings, once."
-    return {
-        "testname": f"Separated singing voices: {aspect['name']}",
-        "testId": f"{test['id']}_{aspect['name']}",
-        "bufferSize": 2048,
-        "stopOnErrors": True,
-        "showButtonPreviousPage": False,
-        "remoteService": "service/write.php",
-        "pages": [
-            {"type": "generic", "id": "welcome", "name": "Welcome", "content": welcome},
-            {"type": "volume", "id": "volume", "name": "Volume", "content": loudness, "defaultVolume": 0.5,
-             "stimulus": source(test["training"]["reference"])},
-            page(test["training"], "For practice"),
-            ["random", *(page(item, "Please rate") for item in test["items"])],
-            {"type": "finish", "name": "Thank you", "content": farewell, "showResults": False,
-             "writeResults": True,
-             "questionnaire": [{"type": "text", "label": "Participant", "name": "participant_id"}]},
-        ],
-    }  # fmt: skip
-
-
 # -- the description -----------------------------------------------------------------------------------------
 
 
-def describe(test: dict, key: dict, excerpts: list[Excerpt], tracks: int, wanted: float, command: str) -> str:
+def describe(test: dict, key: dict, excerpts: list[Passage], tracks: int, wanted: float, command: str) -> str:
     """README.md of a test: what it holds and how to run it; not whose a sample is."""
     seconds, rated = test["seconds"], excerpts[:-1]
     songs = len({excerpt.track.name for excerpt in rated})

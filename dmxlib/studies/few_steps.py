@@ -5,8 +5,8 @@ teacher, the system that `pretrained_model_name_or_path` names. Three ways (`met
 - "segments": a step of the student goes where teacher_steps / student_steps of the teacher's go. At twice as
   many it is progressive distillation (Salimans and Ho 2022, arXiv 2202.00512; the next run begins with this
   one's model), at a single step of the student's direct regression of the teacher's result.
-- "consistency": what the student draws from one point of the teacher's path is what it draws from the next
-  (Song and others 2023, arXiv 2303.01469; Luo and others 2023, arXiv 2310.04378).
+- "consistency": what the student samples from one point of the teacher's path is what it samples from the
+  next (Song and others 2023, arXiv 2303.01469; Luo and others 2023, arXiv 2310.04378).
 - "data": the loss of training, at the student's few t alone; the teacher has no say.
 """
 

@@ -173,8 +173,8 @@ def figure(clips: pd.DataFrame, titles: dict[str, str]):
 
     published = {name.partition(" (")[0]: figures[0] for name, figures in PUBLISHED.items()}
     rows = [len(titles), len(published)]
-    drawn = Figure(figsize=(9, 1.5 + 0.32 * sum(rows)), layout="constrained")
-    ours, theirs = drawn.subplots(2, 1, sharex=True, height_ratios=rows)
+    plotted = Figure(figsize=(9, 1.5 + 0.32 * sum(rows)), layout="constrained")
+    ours, theirs = plotted.subplots(2, 1, sharex=True, height_ratios=rows)
     for row, name in enumerate(titles):
         own = clips.loc[name]
         singers = [weighted(group).gnsdr for _, group in own.groupby("singer")]
@@ -186,7 +186,7 @@ def figure(clips: pd.DataFrame, titles: dict[str, str]):
         axes.set(yticks=range(len(labels)), yticklabels=labels, title=title, ylim=(len(labels) - 0.5, -0.5))
         axes.grid(axis="x", alpha=0.3)
     theirs.set_xlabel("GNSDR of the voice (dB)")
-    return drawn
+    return plotted
 
 
 @exit_on_input_error

@@ -1,0 +1,125 @@
+"""What these tests share: stand-ins for systems, what listeners send, a server."""
+
+import contextlib
+import csv
+import itertools
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import numpy as np
+from scipy.signal import butter, sosfilt
+
+from dmxlib import audio
+from dmxlib.data import load_tracks
+from dmxlib.evaluation.scoring import above
+from dmxlib.listening import results
+
+BANDS = {"broad": (150, 3500), "dull": (150, 900)}  # Hz: stand-ins for systems, the mixture filtered
+RATE = 8000  # of what is made here
+
+
+def filtered(mixture, band, rate):
+    return sosfilt(butter(2, band, "bandpass", fs=rate, output="sos"), mixture).astype(np.float32)
+
+
+def separate_all(data_root, estimates):
+    """Let the stand-ins separate each test song into museval's layout."""
+    for track in load_tracks(data_root, "test"):
+        for system, band in BANDS.items():
+            wave = filtered(track.mixture(), band, track.rate)
+            audio.write(estimates / system / track.name / "vocals.wav", wave, track.rate)
+
+
+def loud(voice, rate):
+    """pYIN is slow; where there is no noise the level says as well what is voiced."""
+    return above(voice, rate, -40.0)
+
+
+def submission(key, rating=3, listener="0" * 32):
+    """What the page sends where each answer is the same, or a function of (sample, aspect)."""
+    choose = rating if callable(rating) else lambda sample, aspect: rating
+    pairs = itertools.product(results.rated_samples(key), key["aspects"])
+    ratings = [{"sample": s, "aspect": a, "rating": choose(s, a)} for s, a in pairs]
+    return {"test": key["id"], "listener": listener, "ratings": ratings}
+
+
+def changed(document, **changes):
+    return {**document, **changes}
+
+
+def changed_rating(document, **changes):
+    return {**document, "ratings": [{**document["ratings"][0], **changes}, *document["ratings"][1:]]}
+
+
+DOCTORED = {
+    "no object": lambda document: [document],
+    "another test": lambda document: changed(document, test="listening-other"),
+    "a path": lambda document: changed(document, listener="../../../../../etc/passwd"),
+    "a listener that is no string": lambda document: changed(document, listener=7),
+    "something more": lambda document: changed(document, comment="x"),
+    "ratings that are no list": lambda document: changed(document, ratings={}),
+    "a rating missing": lambda document: changed(document, ratings=document["ratings"][1:]),
+    "a rating twice": lambda document: changed(
+        document, ratings=document["ratings"] + document["ratings"][:1]
+    ),
+    "a rating of 6": lambda document: changed_rating(document, rating=6),
+    "a rating of true": lambda document: changed_rating(document, rating=True),
+    "a rating of 3.5": lambda document: changed_rating(document, rating=3.5),
+    "an unknown sample": lambda document: changed_rating(document, sample="x00000000"),
+    "a sample that is a list": lambda document: changed_rating(document, sample=[]),
+}
+
+
+def write_page_csv(document, path):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(results.PAGE_COLUMNS)
+        writer.writerows(
+            [document["test"], document["listener"], *rating.values()] for rating in document["ratings"]
+        )
+
+
+def lms_lines(key, listener, rating, aspects=None, sends=1, training=True):
+    """The lines that webMUSHRA's write.php adds: each send again puts the listener's name in once more."""
+    samples = key["samples"] if training else results.rated_samples(key)
+    for send in range(1, sends + 1):
+        for aspect, (name, sample) in itertools.product(aspects or key["aspects"], samples.items()):
+            names = [listener] * send
+            yield [f"{key['id']}_{aspect}", *names, sample["item"], f" {rating} ", name, 12_345]
+
+
+def write_lms(path, lines, header=("session_test_id", "participant_id")):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([[*header, *results.WEBMUSHRA_COLUMNS], *lines])
+
+
+class Server:
+    """`python -m dmxlib.listening serve` on a free port, as a process of its own."""
+
+    def __init__(self, folder):
+        arguments = [sys.executable, "-m", "dmxlib.listening", "serve", str(folder), "--port", "0"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        self.process = subprocess.Popen(arguments, **pipes)
+        self.url = re.search(r"http://[\d.]+:\d+", self.process.stdout.readline())[0]
+
+    def get(self, path, **headers):
+        return urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=30)
+
+    def post(self, document, kind="application/json", path="/results"):
+        """(status, answer) of sending a document, or bytes as they are."""
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with contextlib.suppress(ConnectionError):  # it may hang up on what is too long
+                return error.code, error.read().decode()
+        except OSError:
+            pass
+        return None, ""

@@ -198,18 +198,20 @@ def separation(case: Case):
     pipeline, clip = ldm_dmx(case.size), noise(case)
     if case.compiled:
         compile_parts(pipeline.unet)
-    chunk = torch.randn(1, pipeline.codec.channels, pipeline.chunk_samples) / 10
+    total = partial(pipeline, clip, RATE, num_inference_steps=case.steps, refine="wiener")
+    chunk, bandwidth = torch.randn(1, pipeline.codec.channels, pipeline.chunk_samples) / 10, RATE / 4
     with in_precision(case.precision):
+        times = timed({"warm-up": total}, repeats=1, skip=0)
         condition = pipeline.conditioner(chunk)
         latents = pipeline.sample(condition, case.steps)
-        calls = {
-            "total": partial(pipeline, clip, RATE, num_inference_steps=case.steps, refine="wiener"),
+        parts = {
+            "total": total,
             "conditioner": lambda: pipeline.conditioner(chunk),
             "unet": lambda: pipeline.sample(condition, case.steps),
             "decoder": lambda: pipeline.decode(latents, chunk),
-            "refinement": lambda: wiener(clip, clip, RATE, RATE / 4),
+            "refinement": lambda: wiener(clip, clip, RATE, bandwidth),
         }
-        times = timed({"warm-up": calls["total"]}, repeats=1, skip=0) | timed(calls, case.repeats)
+        times |= timed(parts, case.repeats)
     return times, count(pipeline.unet, pipeline.conditioner)
 
 
@@ -221,16 +223,18 @@ def unet(case: Case):
     latents = torch.randn(1, network.config.latent_channels, length)
     condition = torch.randn(1, network.config.condition_channels, length)
 
-    def step(once, precision):
-        with in_precision(precision):
-            network(latents, 500, network.mixture_halves(condition, length) if once else condition)
+    halves = network.mixture_halves(condition, length)
+
+    def in_bf16():
+        with in_precision("bf16"):
+            network(latents, 500, halves)
 
     calls = {
-        "step: mixture merged anew": partial(step, False, "fp32"),
-        "step: mixture's half once a chunk": partial(step, True, "fp32"),
+        "step: mixture merged anew": partial(network, latents, 500, condition),
+        "step: mixture's half once a chunk": partial(network, latents, 500, halves),
     }
     if computes_bf16():
-        calls["step: the same in bf16"] = partial(step, True, "bf16")
+        calls["step: the same in bf16"] = in_bf16
     return timed(calls, case.repeats), count(network)
 
 

@@ -33,8 +33,9 @@ from scipy import signal
 from tqdm import tqdm
 
 from dmxlib import audio, metrics
-from dmxlib.codec import Codec, mid_rms
+from dmxlib.codec import mid_rms
 from dmxlib.codec.load import load_codec
+from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.config import parse_config
 from dmxlib.data import SPLITS, Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
@@ -74,7 +75,7 @@ class RobustnessConfig:
 # -- the four places -----------------------------------------------------------------------------------------
 
 
-def code(place: str, codec: Codec, wave, z, std: float, generator=None, n_q: int | None = None):
+def code(place: str, codec: QuantizedCodec, wave, z, std: float, generator=None, n_q: int | None = None):
     """A wave (1, channels, T) after the codec, with noise added at one of the places in TITLES.
 
     Args:
@@ -101,7 +102,7 @@ def code(place: str, codec: Codec, wave, z, std: float, generator=None, n_q: int
     return level * codec.decode(codec.dequantize(codes.long()))
 
 
-def without_noise(codec: Codec, place: str, wave: torch.Tensor) -> torch.Tensor:
+def without_noise(codec: QuantizedCodec, place: str, wave: torch.Tensor) -> torch.Tensor:
     """A wave (1, channels, T), coded."""
     return code(place, codec, wave, codec.encode(wave), 0.0)
 
@@ -118,14 +119,14 @@ def in_segments(round_trip: Callable, wave: torch.Tensor, rate: int) -> torch.Te
     return torch.from_numpy(audio.fit(joined, wave.shape[-1]))[None]
 
 
-def view(codec: Codec, **settings) -> Codec:
+def view(codec: QuantizedCodec, **settings) -> QuantizedCodec:
     """The same codec, sharing its weights, under other settings."""
     other = copy.copy(codec)
     other.register_to_config(**settings)
     return other
 
 
-def raw(codec: Codec) -> Codec:
+def raw(codec: QuantizedCodec) -> QuantizedCodec:
     """A copy with EnCodec's own latents, as they leave the encoder."""
     other = copy.deepcopy(codec)
     other.normalization.reset()
@@ -135,26 +136,26 @@ def raw(codec: Codec) -> Codec:
 # -- what is measured ----------------------------------------------------------------------------------------
 
 
-def kbit_per_second(codec: Codec) -> dict[int, float]:
+def kbit_per_second(codec: QuantizedCodec) -> dict[int, float]:
     """Codebooks -> kbit/s, for one, two, four ... up to all of them."""
     kbps = math.log2(codec.config.bins) * codec.config.sampling_rate / codec.hop_length / 1000
     counts = [2**power for power in range(codec.config.n_q.bit_length())]
     return {n_q: round(n_q * kbps, 3) for n_q in sorted({*counts, codec.config.n_q})}
 
 
-def settings(codec: Codec, axis=AXIS) -> list[tuple[str, float, int]]:
+def settings(codec: QuantizedCodec, axis=AXIS) -> list[tuple[str, float, int]]:
     """(place, noise_std, n_q) of every row: all of `axis` with all codebooks, Table I's noise with fewer."""
     *fewer, every = kbit_per_second(codec)
     full = [(place, noise_std, every) for place in TITLES for noise_std in axis]
     return full + [("bq", noise_std, n_q) for n_q in fewer for noise_std in NOISE]
 
 
-def excerpt_frames(codec: Codec, seconds: float) -> int:
+def excerpt_frames(codec: QuantizedCodec, seconds: float) -> int:
     """The length of an excerpt at the codec's rate, in whole latent frames."""
     return codec.hop_length * max(1, round(seconds * codec.config.sampling_rate / codec.hop_length))
 
 
-def excerpts(track: Track, codec: Codec, config: RobustnessConfig) -> list[np.ndarray]:
+def excerpts(track: Track, codec: QuantizedCodec, config: RobustnessConfig) -> list[np.ndarray]:
     """The track's vocals in excerpts (2, samples) of one length, or some, evenly over those that are sung."""
     frames = excerpt_frames(codec, config.excerpt_seconds)
     length = round(frames * track.rate / codec.config.sampling_rate)
@@ -166,13 +167,15 @@ def excerpts(track: Track, codec: Codec, config: RobustnessConfig) -> list[np.nd
     return [sung[round(place)] for place in places]
 
 
-def for_codec(original: np.ndarray, rate: int, codec: Codec, seconds: float) -> torch.Tensor:
+def for_codec(original: np.ndarray, rate: int, codec: QuantizedCodec, seconds: float) -> torch.Tensor:
     """An excerpt (2, samples) at `rate` as the codec takes it, (1, channels, T)."""
     wave = audio.to_model(original, rate, codec.config.sampling_rate, codec.channels)
     return torch.from_numpy(audio.fit(wave, excerpt_frames(codec, seconds)))[None].to(codec.device)
 
 
-def original_sdr(originals: list[np.ndarray], rate: int, codec: Codec, estimate: np.ndarray) -> float:
+def original_sdr(
+    originals: list[np.ndarray], rate: int, codec: QuantizedCodec, estimate: np.ndarray
+) -> float:
     """The SDR of an estimate at the codec's rate and channels against the excerpts (2, samples) at `rate`."""
     original = np.concatenate(originals, axis=1)
     estimate = audio.from_model(estimate, codec.config.sampling_rate, rate, original.shape[1])
@@ -207,7 +210,7 @@ def joined(waves) -> np.ndarray:
     return torch.cat([wave[0].cpu() for wave in waves], dim=1).numpy()
 
 
-def noise_estimates(codec: Codec, waves: list[torch.Tensor], key: tuple[int, ...], axis=AXIS):
+def noise_estimates(codec: QuantizedCodec, waves: list[torch.Tensor], key: tuple[int, ...], axis=AXIS):
     """Yield each setting as a row's first columns, with what it makes of the excerpts, (channels, samples).
 
     Every setting samples an excerpt's noise anew from (*key, its number): rows that add it to the same thing
@@ -223,7 +226,7 @@ def noise_estimates(codec: Codec, waves: list[torch.Tensor], key: tuple[int, ...
         yield {"experiment": place, "noise_std": noise_std, "bandwidth": bandwidth}, estimate
 
 
-def stream_estimates(codec: Codec, waves: list[torch.Tensor]):
+def stream_estimates(codec: QuantizedCodec, waves: list[torch.Tensor]):
     """The same without noise: one stream or segments, the level divided out and given back or not."""
     for normalize, place in product((True, False), ("nq", "bq")):
         whole = partial(without_noise, view(codec, normalize=normalize), place)
@@ -235,7 +238,7 @@ def stream_estimates(codec: Codec, waves: list[torch.Tensor]):
 
 @torch.no_grad()
 def study(
-    codec: Codec, tracks: list[Track], config: RobustnessConfig, axis=AXIS, quiet: bool = False
+    codec: QuantizedCodec, tracks: list[Track], config: RobustnessConfig, axis=AXIS, quiet: bool = False
 ) -> dict:
     """The tables TABLES, by these names, as pandas frames."""
     # dmxlib's own normalisation plays no part in EnCodec's

@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 
 from dmxlib.data import load_tracks
-from dmxlib.pipeline import SeparationOutput
+from dmxlib.streaming import SeparationOutput
 from dmxlib.studies import sampling
 
 

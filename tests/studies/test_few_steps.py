@@ -5,13 +5,13 @@ import torch
 
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
-from dmxlib.studies.few_steps import METHODS, DistillConfig, DistillStep
+from dmxlib.studies.few_steps import METHODS, DistillStep, TrainConfig
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_teacher_of_other_weights_teaches_something_else(model_folder, method):
     pipeline = VocalSeparationPipeline.from_pretrained(model_folder)
-    step = DistillStep(pipeline, [], DistillConfig(method=method, teacher_steps=4))
+    step = DistillStep(pipeline, [], TrainConfig(method=method, teacher_steps=4))
     generator = seeded_generator(0)
     batch = {
         "latents": torch.randn(2, pipeline.codec.dimension + 1, 64, generator=generator),

@@ -114,16 +114,36 @@ def bss_eval(reference: np.ndarray, estimate: np.ndarray, mixture: np.ndarray, r
     shapes differ.
     Source: Stoeter, Liutkus and Ito, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018.
     """
+    signals = (*_pair(reference, estimate), _pair(reference, mixture)[1])
+    figures = _museval(*(mono(audio, rate) for audio in signals), RATE)
+    return {"csdr": figures["sdr"], "sir": figures["sir"], "sar": figures["sar"]}
+
+
+def musdb(reference: np.ndarray, estimate: np.ndarray, mixture: np.ndarray, rate: int) -> dict[str, float]:
+    """The field's figures of the vocals of a whole track in dB, all channels, at its own rate.
+
+    museval's {"sdr", "isr", "sir", "sar"}, medians over frames of 1 s, as `museval.eval_mus_track` has them
+    of vocals and accompaniment (published: the median over tracks of these); and SDX23's "usdr", the `sdr` of
+    the track (published: the mean over tracks). None of them compares with those of the mono mean.
+    NaN as in `bss_eval`; ValueError if the shapes differ.
+    Source: as of `bss_eval` and of `sdr`.
+    """
+    signals = (*_pair(reference, estimate), _pair(reference, mixture)[1])
+    return {**_museval(*signals, rate), "usdr": sdr(reference, estimate)}
+
+
+def _museval(reference, estimate, mixture, rate) -> dict[str, float]:
+    """Medians over frames of 1 s of BSS Eval 4's figures of the vocals, each wave (channels, frames)."""
     from museval.metrics import bss_eval as museval  # which needs ffmpeg on the PATH already at import
 
-    signals = *_pair(reference, estimate), _pair(reference, mixture)[1]
-    true, guess, whole = (mono(audio, rate).T.astype(np.float64) for audio in signals)  # (frames, 1)
+    true, guess, whole = (audio.T.astype(np.float64) for audio in (reference, estimate, mixture))
     references, estimates = np.stack([true, whole - true]), np.stack([guess, whole - guess])
-    sources = np.concatenate([references, estimates])[..., 0]  # (4, frames)
-    if not (_usable(sources, RATE) and sources.any(axis=1).all()):
-        return dict.fromkeys(("csdr", "sir", "sar"), float("nan"))
-    csdr, _, sir, sar, _ = museval(references, estimates, window=RATE, hop=RATE)  # each (sources, frames)
-    return {"csdr": _median(csdr[0]), "sir": _median(sir[0]), "sar": _median(sar[0])}
+    sources = np.concatenate([references, estimates])  # (4, frames, channels)
+    names = ("sdr", "isr", "sir", "sar")
+    if not (_usable(sources.swapaxes(1, 2), rate) and sources.any(axis=(1, 2)).all()):
+        return dict.fromkeys(names, float("nan"))
+    figures = museval(references, estimates, window=rate, hop=rate)[:4]  # each (sources, frames)
+    return {name: _median(figure[0]) for name, figure in zip(names, figures, strict=True)}
 
 
 def bss_eval_sources(vocals: np.ndarray, estimate: np.ndarray, mixture: np.ndarray) -> dict[str, float]:

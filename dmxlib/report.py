@@ -1,20 +1,22 @@
-"""Redraw the figures and tables of results/ from the files beside them: `python -m dmxlib.report`."""
+"""Make anew the figures and tables of results/ from the files beside them: `python -m dmxlib.report`."""
 
 from pathlib import Path
 
 from dmxlib import plots
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.evaluation.scoring import COLUMNS, read_rows
 from dmxlib.evaluation.tables import score_table, write_table2
 from dmxlib.studies import robustness, sampling
 
 
 @exit_on_input_error
 def main() -> None:
-    """Draw the curves in results/training and the figures in results/robustness; write each scores.md, and
-    Table II of results/scores."""
+    """Plot the curves in results/training and the figures in results/robustness; write each scores.md, and
+    Table II of results/unknown-song."""
     logs = sorted(Path("results/training").glob("*/log.jsonl"))
     studies = sorted(Path("results/robustness").glob("*/table1.csv"))
-    scores = {path.parent for path in Path("results").rglob("*.json") if path.with_suffix(".csv").exists()}
+    runs = [path for path in Path("results").rglob("run.json") if path.with_name("rows.csv").exists()]
+    scores = {path.parent for path in runs if list(read_rows(path.with_name("rows.csv"))) == [*COLUMNS]}
     if not (logs or studies or scores):
         raise InputError("results/ holds no log, study or score; call this from the top of the repository.")
     for log in logs:
@@ -22,13 +24,13 @@ def main() -> None:
         print(log.with_name("curve.png"))
     for study in studies:
         print(*robustness.write_report(study.parent), sep="\n")
-    for folder in sorted(folder for folder in scores if folder.parent.name != "steps"):
+    for folder in sorted(scores):
         (folder / "scores.md").write_text(score_table(folder))
         print(folder / "scores.md")
-    if Path("results/sampling/sampling.csv").exists():
-        print(*sampling.write_report("results/sampling"), sep="\n")
-    if Path("results/scores") in scores:
-        print(*write_table2("results/scores", "results/tables"), sep="\n")
+    if Path("results/steps/sampling.csv").exists():
+        print(*sampling.write_report("results/steps"), sep="\n")
+    if Path("results/unknown-song") in scores:
+        print(*write_table2("results/unknown-song", "results/unknown-song"), sep="\n")
 
 
 if __name__ == "__main__":

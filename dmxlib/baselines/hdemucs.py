@@ -12,14 +12,16 @@ from functools import partial
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn import functional as F
-from torchaudio import models
-from torchaudio.pipelines import HDEMUCS_HIGH_MUSDB_PLUS
+from torchaudio import models, pipelines
 
 from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
 from dmxlib.errors import InputError
 
-OFFICIAL = "musdb-plus"  # torchaudio's bundle: trained on all of MUSDB18-HQ and 150 songs of Meta's
+OFFICIAL = {  # torchaudio's bundles, by what `from_pretrained` calls them
+    "torchaudio:HDEMUCS_HIGH_MUSDB": "trained on MUSDB18-HQ's training songs",
+    "torchaudio:HDEMUCS_HIGH_MUSDB_PLUS": "trained on its test songs too, and 150 more",
+}
 
 
 @dataclass
@@ -60,15 +62,14 @@ class HDemucs(Baseline):
 
     @classmethod
     def from_pretrained(cls, folder, **kwargs):
-        """Load a folder as `Baseline` does, or the official weights by the name OFFICIAL, fetched once.
+        """Load a folder as `Baseline` does, or official weights by a name of OFFICIAL, fetched once.
 
-        They are a pickle, which `get_model` opens by torch's default: weights only, no code. They were
-        learned from MUSDB18-HQ's test songs too, so they say nothing on those.
+        They are a pickle, which `get_model` opens by torch's default: weights only, no code.
         """
-        if folder != OFFICIAL:
+        if str(folder) not in OFFICIAL:
             return super().from_pretrained(folder, **kwargs)
         try:
-            official = HDEMUCS_HIGH_MUSDB_PLUS.get_model()
+            official = getattr(pipelines, folder.partition(":")[2]).get_model()
         except Exception as error:  # offline, cut off, damaged: many kinds of error, one answer
             raise InputError(
                 "the official weights of H-Demucs are not on this machine and cannot be fetched from "

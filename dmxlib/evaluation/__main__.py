@@ -1,9 +1,10 @@
-"""Separate and score: `python -m dmxlib.evaluation SYSTEM... --data SET --out results/scores`.
+"""Separate and score: `python -m dmxlib.evaluation SYSTEM... --data_root SET --output_dir DIR`.
 
-Each system's scores land in <out>/<system>.csv, one row a track, excerpt and metric; what it is and how long
-it takes in <out>/<system>.json (see `dmxlib.evaluation.scoring`). A run that was broken off goes on where it
-stopped. Under `accelerate launch` the songs are split over the processes, and `--mixed_precision bf16`
-separates in it; what is timed is float32.
+SYSTEM is a name of `dmxlib.evaluation.systems`; NAME@STEPS takes so many sampling steps in place of its own.
+The folder holds rows.csv, one row a system, track, excerpt and metric (see `dmxlib.evaluation.scoring`), and
+run.json, how each system was run. A run that was broken off goes on where it stopped. --time adds
+times.csv. Under `accelerate launch` the songs are split over the processes, `--mixed_precision bf16`
+separates in it, and networks compute on its device; what is timed is float32.
 """
 
 import argparse
@@ -18,8 +19,18 @@ from tqdm import tqdm
 
 from dmxlib.data import Track
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.evaluation.scoring import Scores, Song, keep_estimate, load_songs, seconds_per_clip
-from dmxlib.evaluation.systems import SYSTEMS, Options, System, make_system
+from dmxlib.evaluation.scoring import (
+    CLIP_SECONDS,
+    Protocol,
+    Scores,
+    Song,
+    clock,
+    first_seconds,
+    keep_estimate,
+    latent_space,
+    load_songs,
+)
+from dmxlib.evaluation.systems import SYSTEMS, Options, System, choose_models, make_system
 from dmxlib.reproduce import facts
 
 
@@ -27,48 +38,65 @@ def evaluate(
     accelerator: Accelerator,
     systems: dict[str, System],
     tracks: list[Track],
-    scores: dict[str, Scores],
-    size: str,
-    dnsmos: bool = False,
+    scores: Scores,
+    protocol: Protocol,
     keep=None,
-    most: int | None = None,
-):
+) -> None:
     """Separate and score what is missing, track by track; the main process keeps the result, system by
-    system."""
+    system.
+
+    Args:
+        keep: a folder that every estimate is written to as well.
+    """
     processes = accelerator.num_processes
     for first in tqdm(range(0, len(tracks), processes), desc="score", unit="song", disable=None):
         with accelerator.split_between_processes(tracks[first : first + processes]) as mine:
-            songs = [Song(track, most) for track in mine]
+            songs = [Song(track, protocol) for track in mine]
         estimates = {}  # by system and track, for those that refine them
         for name, system in systems.items():
             rows = []
             for song in songs:
                 track = song.track
-                if not scores[name].has(track.name):
+                if not scores.has(name, track.name):
                     raw = estimates.get((system.refines, track.name))
                     with accelerator.autocast():
                         estimate = system.separate(track) if raw is None else system.refine(track, raw)
                     estimates[name, track.name] = estimate
-                    place = {"system": name, "size": size, "track": track.name}
-                    rows += [{**place, **row} for row in song.score(name, system, estimate, dnsmos)]
+                    place = {"system": name, "track": track.name}
+                    rows += [{**place, **row} for row in song.score(name, system, estimate)]
                     if keep:
                         keep_estimate(Path(keep) / name, track, estimate)
             rows = gather_object(rows)
             if accelerator.is_main_process:
-                scores[name].add(rows)
+                scores.add(name, rows)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line's flags."""
     parser = argparse.ArgumentParser(prog="python -m dmxlib.evaluation", description=__doc__)
-    parser.add_argument("systems", nargs="+", metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}")
-    parser.add_argument("--data", default="data/toy", metavar="DIR", help="a prepared data set")
-    parser.add_argument("--out", default="data/scores", metavar="DIR", help="folder to write to")
-    parser.add_argument("--model", help="a trained system's folder, in place of what ships")
-    parser.add_argument("--size", default="mini", help="what the column size says")
-    parser.add_argument("--steps", type=int, help="sampling steps, in place of each system's own number")
+    parser.add_argument(
+        "systems", nargs="+", metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}; or NAME@STEPS"
+    )
+    parser.add_argument(
+        "--data_root", "--data", default="data/toy", metavar="DIR", help="a prepared data set"
+    )
+    parser.add_argument(
+        "--output_dir", "--out", default="data/scores", metavar="DIR", help="folder to write to"
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="a trained system's folder, in place of what ships, for all SYSTEMs or the one of that name; of "
+        "hdemucs also torchaudio:HDEMUCS_HIGH_MUSDB",
+    )
     parser.add_argument("--seed", type=int, default=Options.seed)
     parser.add_argument("--dnsmos", action="store_true", help="score DNSMOS P.835 as well")
+    parser.add_argument(
+        "--musdb", action="store_true", help="score whole songs in stereo as well, as museval and SDX23 do"
+    )
+    parser.add_argument("--time", action="store_true", help="time all SYSTEMs in turns on 12 s of a song")
     parser.add_argument("--keep", metavar="DIR", help="keep the estimates there: <system>/<track>/vocals.wav")
     parser.add_argument(
         "--excerpts",
@@ -89,37 +117,45 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None:
+    """The command of these words; `protocol` takes the place of what they say of `Protocol`."""
+    options, accelerator = make_parser().parse_args(argv), Accelerator()
+    if options.excerpts is not None and options.excerpts < 1:
+        raise InputError(f"--excerpts is {options.excerpts}; choose 1 or more.")
+    device, models = accelerator.device, choose_models(options.systems, options.model)
+    training, tracks = load_songs(options.data_root, options.split, options.held_out)
+    own = {"seed": options.seed, "training": tuple(training), "device": device}
+    systems = {name: make_system(name, Options(models[name], **own)) for name in options.systems}
+    settings = {
+        "data": options.data_root,
+        "mixed_precision": accelerator.mixed_precision,
+        **{
+            key: getattr(options, key) for key in ("split", "held_out", "excerpts", "dnsmos", "musdb", "seed")
+        },
+    }
+    of_each = {
+        name: settings | {"model": models[name], "steps": system.steps} for name, system in systems.items()
+    }
+    scores = Scores(options.output_dir, of_each)
+    asked = {"most": options.excerpts, "dnsmos": options.dnsmos, "musdb": options.musdb}
+    space = protocol.pop("space", None) or latent_space(device)
+    evaluate(accelerator, systems, tracks, scores, Protocol(space, **asked | protocol), options.keep)
+    if not accelerator.is_main_process:
+        return
+    precision = accelerator.mixed_precision
+    launcher = "python" if precision == "no" else f"accelerate launch --mixed_precision {precision}"
+    made = facts(f"{launcher} -m dmxlib.evaluation {shlex.join(argv)}", device=str(device))
+    for name, system in systems.items():
+        bandwidth = None if math.isinf(system.bandwidth) else system.bandwidth
+        scores.add(name, [], **made, parameters=system.parameters, bandwidth=bandwidth)
+    if options.time:
+        scores.add_times(clock(systems, first_seconds(tracks[0], clip_seconds)), **made)
+
+
 @exit_on_input_error
 def main(argv=None) -> None:
     """Command line."""
-    argv = sys.argv[1:] if argv is None else argv
-    options, accelerator = vars(make_parser().parse_args(argv)), Accelerator()
-    if options["excerpts"] is not None and options["excerpts"] < 1:
-        raise InputError(f"--excerpts is {options['excerpts']}; choose 1 or more.")
-    training, tracks = load_songs(options["data"], options["split"], options["held_out"])
-    made_with = {key: options[key] for key in ("model", "steps", "seed")}
-    systems = {
-        name: make_system(name, Options(**made_with, training=tuple(training))) for name in options["systems"]
-    }
-    settings = {
-        key: options[key] for key in ("size", "data", "split", "held_out", "excerpts", "dnsmos")
-    } | made_with
-    settings["mixed_precision"] = precision = accelerator.mixed_precision
-    scores = {
-        name: Scores(Path(options["out"]), name, settings | {"steps": system.steps})
-        for name, system in systems.items()
-    }
-    how = {key: options[key] for key in ("size", "dnsmos", "keep")}
-    evaluate(accelerator, systems, tracks, scores, **how, most=options["excerpts"])
-    launcher = "python" if precision == "no" else f"accelerate launch --mixed_precision {precision}"
-    for name, system in systems.items() if accelerator.is_main_process else ():
-        scores[name].add(
-            [],
-            **facts(f"{launcher} -m dmxlib.evaluation {shlex.join(argv)}"),
-            parameters=system.parameters,
-            bandwidth=None if math.isinf(system.bandwidth) else system.bandwidth,
-            **seconds_per_clip(system, tracks[0]),
-        )
+    run(sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

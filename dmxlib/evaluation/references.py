@@ -104,8 +104,8 @@ def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray
 
     def code(chunks):
         for chunk in chunks:
-            vocals, mixture = torch.from_numpy(chunk).unflatten(0, (2, 1, channels))
-            yield pipeline.decode(pipeline.encode(vocals, mixture), mixture)[0].numpy()
+            vocals, mixture = torch.from_numpy(chunk).to(codec.device).unflatten(0, (2, 1, channels))
+            yield pipeline.decode(pipeline.encode(vocals, mixture), mixture)[0].cpu().numpy()
 
     waves = (audio.to_model(wave, track.rate, rate, channels) for wave in (track.vocals(), track.mixture()))
     blocks = list(audio.in_chunks(code, [np.concatenate(list(waves))], pipeline.chunk_samples))

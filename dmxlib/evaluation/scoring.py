@@ -4,20 +4,21 @@ Every metric of an excerpt compares the mono mean at 44.1 kHz. Metrics are those
 - on voiced frames lsd, mel_mae, log_f0_rmse with missed_voiced, and lsd_<from>_<to> by octave in Hz;
 - on whole excerpts sdr, si_sdr, pesq, csdr, sir, sar, stft_distance, latent_distance, on request dnsmos_*;
 - on whole songs usdr and the two figures of `silence`.
-<metric>_to_bandwidth leaves out what lies above a system's own bandwidth.
+<metric>_to_bandwidth leaves out what lies above a system's own bandwidth. On request whole songs are scored
+by the field's protocol too, in stereo: musdb_*, see `dmxlib.metrics.musdb`.
 """
 
-import csv
 import json
 import math
-import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from dmxlib import audio, metrics
@@ -28,12 +29,15 @@ from dmxlib.metrics import RATE
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import whole
 
-COLUMNS = ("system", "size", "track", "excerpt", "metric", "value", "dropped_reason")
+COLUMNS = ("system", "track", "excerpt", "metric", "value", "dropped_reason")
 EXCERPT_SECONDS = 7.0
 SUNG_FRAME_SECONDS = 0.1
 SUNG_DBFS = -40.0  # a tenth of a second above it is sung, which leaves out the tails of reverb and delay
 CLIP_SECONDS = 12  # the paper's
-REPEATS, FEW_STEPS = 3, 10  # of the clock; what takes more steps is timed at 1 and at this many
+REPEATS, FEW_STEPS = (
+    3,
+    10,
+)  # of the clock; what takes more steps is timed at 1 and at this many, and once in full
 
 
 # -- which parts of a song are scored ------------------------------------------------------------------------
@@ -94,14 +98,32 @@ class Excerpt:
 
 
 @cache
-def latent_space() -> tuple:
+def latent_space(device="cpu") -> tuple:
     """The codec that ships and the samples of its chunks: one for all systems, whatever their own is."""
     pipeline = VocalSeparationPipeline.from_pretrained(SHIPPED)
-    return pipeline.codec, pipeline.chunk_samples
+    return pipeline.codec.to(device), pipeline.chunk_samples
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is scored of every song, for all systems alike.
+
+    Args:
+        space: what `latent_space` returns; None where only `Song.excerpts` are asked for.
+        choose: (track, its vocals) -> the excerpts that are scored, as slices of frames.
+        most: so many of them, spread evenly; None takes all.
+        dnsmos, musdb: whether these are scored as well.
+    """
+
+    space: tuple | None = None
+    choose: Callable[[Track, np.ndarray], list[slice]] = sung_excerpts
+    most: int | None = None
+    dnsmos: bool = False
+    musdb: bool = False
 
 
 def score(
-    excerpt: Excerpt, estimate: np.ndarray, bandwidth: float = math.inf, dnsmos: bool = False
+    excerpt: Excerpt, estimate: np.ndarray, protocol: Protocol, bandwidth: float = math.inf
 ) -> dict[str, float]:
     """All metrics of an estimate (1, frames) of an excerpt, as the module names them.
 
@@ -124,8 +146,8 @@ def score(
         figures[f"lsd_{low}_{high}"] = metrics.lsd(vocals, estimate, RATE, voiced, (low, high))
     figures |= metrics.bss_eval(vocals, estimate, excerpt.mixture, RATE)
     figures["stft_distance"] = metrics.stft_distance(vocals, estimate, RATE)
-    figures["latent_distance"] = metrics.latent_distance(vocals, estimate, RATE, *latent_space())
-    if dnsmos:
+    figures["latent_distance"] = metrics.latent_distance(vocals, estimate, RATE, *protocol.space)
+    if protocol.dnsmos:
         figures |= {f"dnsmos_{name}": value for name, value in metrics.dnsmos(estimate, RATE).items()}
     return figures
 
@@ -151,6 +173,8 @@ def whole_reason(metric: str, value: float, estimate: np.ndarray) -> str:
         return ""
     if not np.isfinite(estimate).all():
         return "estimate is not finite"
+    if metric.startswith("musdb"):
+        return "vocals and accompaniment, true and estimated, never sound in one second"
     return "no second without voice" if metric == "silence_db" else "nobody sings"
 
 
@@ -183,20 +207,20 @@ def level_rows(frames: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Song:
-    """A track with what all systems are scored against, at most `most` of its sung excerpts."""
+    """A track with what all systems are scored against."""
 
     track: Track
-    most: int | None = None
+    protocol: Protocol = Protocol()
 
     def __post_init__(self):
         self.vocals, mixture, rate = self.track.vocals(), self.track.mixture(), self.track.rate
-        self.places = spread(sung_excerpts(self.track, self.vocals), self.most)
+        self.places = spread(self.protocol.choose(self.track, self.vocals), self.protocol.most)
         self.excerpts = []
         for place in self.places:
             waves = (metrics.mono(wave[:, place], rate) for wave in (self.vocals, mixture))
             self.excerpts.append(Excerpt(place.start / rate, *waves))
 
-    def score(self, name: str, system: System, estimate: np.ndarray, dnsmos: bool = False) -> list[dict]:
+    def score(self, name: str, system: System, estimate: np.ndarray) -> list[dict]:
         """Rows of (excerpt, metric, value, dropped_reason) of a system's estimate (2, frames).
 
         An excerpt is named by its first second; figures of the whole track, as of its silence, have none.
@@ -204,68 +228,134 @@ class Song:
         rate = self.track.rate
         whole = silence(self.track, self.vocals, estimate)
         whole["usdr"] = metrics.sdr(metrics.mono(self.vocals, rate), metrics.mono(estimate, rate))
+        if self.protocol.musdb:
+            figures = metrics.musdb(self.vocals, estimate, self.track.mixture(), rate)
+            whole |= {f"musdb_{metric}": value for metric, value in figures.items()}
         rows = [("", metric, value, whole_reason(metric, value, estimate)) for metric, value in whole.items()]
         pairs = list(zip(self.places, self.excerpts, strict=True))
         for place, excerpt in tqdm(pairs, desc=name, unit="excerpt", leave=False, disable=None):
             part = metrics.mono(estimate[:, place], rate)
             rows += [
                 (excerpt.start, metric, value, excerpt_reason(metric, value, excerpt, part))
-                for metric, value in score(excerpt, part, system.bandwidth, dnsmos).items()
+                for metric, value in score(excerpt, part, self.protocol, system.bandwidth).items()
             ]
-        return [dict(zip(COLUMNS[3:], row, strict=True)) for row in rows]
+        return [dict(zip(COLUMNS[2:], row, strict=True)) for row in rows]
 
 
-def seconds_per_clip(system: System, track: Track) -> dict[str, float]:
-    """Seconds that the first 12 s of a track take: median and deviation of some runs after one that is not
-    counted. For a system of many steps, seconds a step times steps, with one full run to check it."""
-    clip = replace(track, last=track.first + min(track.frames, CLIP_SECONDS * track.rate))
+# -- seconds a clip ------------------------------------------------------------------------------------------
 
-    def run(**settings):
-        start = time.perf_counter()
-        system.separate(clip, **settings)
-        return time.perf_counter() - start
 
-    if (system.steps or 1) <= FEW_STEPS:
-        times, facts = [run() for _ in range(1 + REPEATS)][1:], {}
+def clock(
+    systems: dict[str, System],
+    clip: Track,
+    repeats: int = REPEATS,
+    now: Callable[[], float] = time.perf_counter,
+) -> pd.DataFrame:
+    """The seconds that each system takes for a clip: rows of system, steps, repeat, seconds.
+
+    The systems take turns, so that what else the machine does falls on all of them; the first round does not
+    count. A system of more than FEW_STEPS steps is run at one step and at FEW_STEPS, and once in full, to
+    check what `clip_seconds` makes of these; `steps` is 0 for what has none.
+    """
+
+    def run(name, steps, repeat):
+        start = now()
+        systems[name].separate(clip, **({"steps": steps} if steps else {}))
+        rows.append((name, steps, repeat, now() - start))
+
+    rows, own = [], {name: system.steps or 0 for name, system in systems.items()}
+    for repeat in range(1 + repeats):
+        for name, steps in own.items():
+            for count in (steps,) if steps <= FEW_STEPS else (1, FEW_STEPS):
+                run(name, count, repeat)
+    for name, steps in own.items():
+        if steps > FEW_STEPS:
+            run(name, steps, 1)
+    times = pd.DataFrame(rows, columns=["system", "steps", "repeat", "seconds"])
+    return times[times.repeat > 0]
+
+
+def clip_seconds(times: pd.DataFrame, system: str, steps: int | None) -> tuple[float, float]:
+    """Median and deviation of a system's seconds for the clip of `clock`; NaN where it was not timed.
+
+    Of more than FEW_STEPS steps: the first one's seconds, and as often as there are others a ninth of what
+    nine others took.
+    """
+    own = times[times.system == system].pivot(index="repeat", columns="steps", values="seconds")
+    steps = steps or 0
+    if steps > FEW_STEPS and {1, FEW_STEPS} <= {*own}:
+        seconds = own[1] + (steps - 1) * (own[FEW_STEPS] - own[1]) / (FEW_STEPS - 1)
+    elif steps in own:
+        seconds = own[steps]
     else:
-        one, few = ([run(steps=steps) for _ in range(1 + REPEATS)][1:] for steps in (1, FEW_STEPS))
-        steps = [(b - a) / (FEW_STEPS - 1) for a, b in zip(one, few, strict=True)]
-        times = [a + (system.steps - 1) * step for a, step in zip(one, steps, strict=True)]
-        facts = {"seconds_per_step": statistics.median(steps), "seconds_of_one_full_run": run()}
-    return {"seconds_per_clip": statistics.median(times), "seconds_std": statistics.stdev(times), **facts}
+        return math.nan, math.nan
+    return seconds.median(), seconds.std()
+
+
+def first_seconds(track: Track, seconds: float = CLIP_SECONDS) -> Track:
+    """The beginning of a track."""
+    return replace(track, last=track.first + min(track.frames, round(seconds * track.rate)))
 
 
 # -- files ---------------------------------------------------------------------------------------------------
 
 
+def read_rows(path) -> pd.DataFrame:
+    """rows.csv: every figure as it was written; none where there is no file."""
+    if not Path(path).exists():
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+
+
+def read_runs(path) -> list[dict]:
+    """run.json: what made the figures beside it; none where there is no file."""
+    return json.loads(Path(path).read_text()) if Path(path).exists() else []
+
+
 class Scores:
-    """The two files of one system in a folder; raises InputError where they are of other settings."""
+    """The rows.csv, run.json and times.csv of a folder: all systems' scores, how each was made, and seconds.
 
-    def __init__(self, folder: Path, system: str, settings: dict):
-        self.csv, self.json = folder / f"{system}.csv", folder / f"{system}.json"
-        self.rows, self.facts = [], {"system": system, **settings}
-        if self.csv.exists() and self.json.exists():
-            with open(self.csv, newline="") as file:
-                self.rows = list(csv.DictReader(file))
-            facts = json.loads(self.json.read_text())
-            if {key: facts.get(key) for key in self.facts} != self.facts:
-                raise InputError(f"{self.csv} was made with other settings; remove it or name another --out.")
-            self.facts = facts
+    Args:
+        settings: of each system that is scored now; InputError where it was scored with others before.
+    """
 
-    def has(self, track: str) -> bool:
-        """Whether a track was scored already."""
-        return any(row["track"] == track for row in self.rows)
+    def __init__(self, folder, settings: dict[str, dict]):
+        self.folder, self.settings = Path(folder), settings
+        self.rows, self.runs = self.folder / "rows.csv", self.folder / "run.json"
+        before = {run["system"]: run for run in read_runs(self.runs) if "system" in run}
+        for name, wanted in settings.items():
+            if name in before and {key: before[name].get(key) for key in wanted} != wanted:
+                raise InputError(
+                    f"{self.rows} has {name} of other settings; remove it or name another --output_dir."
+                )
+        rows = read_rows(self.rows)
+        self.scored = set(zip(rows.system, rows.track, strict=True))
 
-    def add(self, rows: list[dict], **facts) -> None:
-        """Keep rows and facts, in the files as well."""
-        self.rows += rows
-        self.facts |= facts
-        with whole(self.json) as facts_part, whole(self.csv) as rows_part:  # the latter is named first
-            with open(rows_part, "w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                writer.writeheader()
-                writer.writerows(self.rows)
-            facts_part.write_text(json.dumps(self.facts, indent=2) + "\n")
+    def has(self, system: str, track: str) -> bool:
+        """Whether a system's rows of a track are there already."""
+        return (system, track) in self.scored
+
+    def add(self, system: str, rows: list[dict], **facts) -> None:
+        """Keep rows and facts of a system, in the files as well, whatever others wrote there meanwhile."""
+        runs = read_runs(self.runs)
+        if not any(run.get("system") == system for run in runs):
+            runs.append({"system": system, **self.settings[system]})
+        next(run for run in runs if run.get("system") == system).update(facts)
+        new = pd.DataFrame(rows, columns=COLUMNS)
+        old = read_rows(self.rows)
+        with whole(self.runs) as runs_part, whole(self.rows) as rows_part:  # the latter is named first
+            (pd.concat([old, new]) if len(old) else new).to_csv(rows_part, index=False)
+            runs_part.write_text(json.dumps(runs, indent=2) + "\n")
+        self.scored |= set(zip(new.system, new.track, strict=True))
+
+    def add_times(self, times: pd.DataFrame, **facts) -> None:
+        """Keep what `clock` found, in the place of what it found before."""
+        runs = [run for run in read_runs(self.runs) if "timed" not in run]
+        with whole(self.runs) as runs_part, whole(self.folder / "times.csv") as times_part:
+            times.to_csv(times_part, index=False)
+            runs_part.write_text(
+                json.dumps([*runs, {"timed": [*times.system.unique()], **facts}], indent=2) + "\n"
+            )
 
 
 def keep_estimate(folder: Path, track: Track, vocals: np.ndarray) -> None:

@@ -5,7 +5,7 @@ Nothing is loaded before it is asked for. A new system is one more line of ROWS.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -48,19 +48,58 @@ class Options:
         steps: of sampling; None is each iterative system's own number.
         seed: of all noise; every track starts from it.
         training: songs to learn a fixed filter from.
+        device: what networks compute on.
     """
 
     model: str | None = None
     steps: int | None = None
     seed: int = 0
     training: tuple[Track, ...] = ()
+    device: str | torch.device = "cpu"
 
 
-def make_system(name: str, options: Options) -> System:
-    """Load a system by its name in `SYSTEMS`; InputError where there is none."""
-    if name not in SYSTEMS:
-        raise InputError(f"system {name} is unknown; choose from {', '.join(SYSTEMS)}.")
-    return SYSTEMS[name].build(options)
+def make_system(label: str, options: Options) -> System:
+    """Load a system by its name in `SYSTEMS`, or NAME@STEPS; InputError where there is none."""
+    row, steps = find_row(label)
+    return row.build(replace(options, steps=steps) if steps else options)
+
+
+def find_row(label: str) -> tuple["Row", int | None]:
+    """What stands in `SYSTEMS` under NAME, and the steps of NAME@STEPS; InputError for anything else."""
+    name, at, steps = label.partition("@")
+    if name not in SYSTEMS or (at and not (steps.isdecimal() and int(steps))):
+        raise InputError(f"system {label} is unknown; choose from {', '.join(SYSTEMS)}, or NAME@STEPS.")
+    return SYSTEMS[name], int(steps) if at else None
+
+
+def full_title(label: str, steps: int | None) -> str:
+    """A system's title in the tables, with its number of sampling steps where it has any."""
+    row, _ = find_row(label)
+    parts = [row.title]
+    if steps and row.samples:
+        parts.append("1 step (the mean)" if steps == 1 else f"{steps} steps (sampled)")
+    elif steps:
+        parts.append(f"{steps} steps")
+    return ", ".join(parts) + (" ◇" if row.sees_vocals else "")
+
+
+def choose_models(labels: list[str], given: list[str]) -> dict[str, str | None]:
+    """The model of each system, from values PATH (of all) and NAME=PATH (of one, and of what refines it).
+
+    Raises InputError where a NAME is none of the systems.
+    """
+    named, shared = {}, None
+    for value in given:
+        name, sign, path = value.partition("=")
+        if sign and name in SYSTEMS:
+            named[name] = path
+        else:
+            shared = value
+    names = {label: label.partition("@")[0] for label in labels}
+    raw = {label: name.removesuffix("-refined") for label, name in names.items()}
+    if lost := sorted(named.keys() - {*names.values(), *raw.values()}):
+        raise InputError(f"--model names {', '.join(lost)}, which is not among the systems to score.")
+    return {label: named.get(names[label], named.get(raw[label], shared)) for label in labels}
 
 
 def latent_diffusion(options: Options, refine: str | None = None) -> System:
@@ -83,8 +122,8 @@ def bandwidth(model) -> float:
 
 
 def load_pipeline(options: Options) -> VocalSeparationPipeline:
-    """The model, quiet."""
-    pipeline = VocalSeparationPipeline.from_pretrained(options.model or SHIPPED)
+    """The model, quiet, on its device."""
+    pipeline = VocalSeparationPipeline.from_pretrained(options.model or SHIPPED).to(options.device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -110,7 +149,7 @@ def baseline(name: str, options: Options) -> System:
             f"{name} has no trained weights, {weights.FOLDER / shipped} is missing; train it (accelerate "
             f"launch dmxlib/train.py --config dmxlib/configs/mini_{name}.yaml) and copy its model there."
         )
-    model = baselines.load(name).from_pretrained(folder)
+    model = baselines.load(name).from_pretrained(folder).to(options.device)
     own_steps = (options.steps or model.STEPS) if model.STEPS > 1 else None
 
     def separate(track, steps=own_steps):
@@ -122,7 +161,7 @@ def baseline(name: str, options: Options) -> System:
 def guided(options: Options) -> System:
     """The pipeline with a guide, refined. Raises InputError where the model is no `Ensemble`."""
     name = options.model or "ldm-dmx-guided-mini"
-    system = load_separator(name)
+    system = load_separator(name).to(options.device)
     if not isinstance(system, Ensemble):
         raise InputError(f"{name} has no guide; give a folder with ensemble.json.")
     own_steps = options.steps or system.num_inference_steps
@@ -146,7 +185,8 @@ def refined(name: str, options: Options) -> System:
     def separate(track, **settings):
         return refine(track, raw.separate(track, **settings))
 
-    return System(separate, raw.parameters, raw.steps, refines=name, refine=refine)
+    own = f"{name}@{options.steps}" if options.steps else name
+    return System(separate, raw.parameters, raw.steps, refines=own, refine=refine)
 
 
 SHIPPED = "ldm-dmx-mini"
@@ -154,29 +194,28 @@ SHIPPED = "ldm-dmx-mini"
 
 @dataclass(frozen=True)
 class Row:
-    """A system's row in the tables: its title, how to build it, and what to know of it.
+    """A system: its name and title, how to build it, and what to know of it.
 
     Args:
         generative: whether it models the voice's distribution.
-        sees_vocals: whether it is given the true vocals; its title then ends in a mark.
+        samples: whether its steps sample from that; one step then gives the mean.
+        sees_vocals: whether it is given the true vocals.
     """
 
     name: str
-    plain_title: str
+    title: str
     build: Callable[[Options], System]
     generative: bool = False
+    samples: bool = False
     sees_vocals: bool = False
-
-    @property
-    def title(self) -> str:
-        """As the tables print it."""
-        return f"{self.plain_title} ◇" if self.sees_vocals else self.plain_title
 
 
 def reference(separate: Separator) -> Callable[[Options], System]:
     """How to build what has no weights."""
     return lambda options: System(separate)
 
+
+SAMPLED = {"generative": True, "samples": True}
 
 # In the tables' order: what the others are held against, two oracles, the paper's systems in its order.
 ROWS = (
@@ -188,11 +227,11 @@ ROWS = (
     Row("irm", "IRM", reference(references.ideal_ratio_mask), sees_vocals=True),
     Row("instglow", "InstGlow", partial(baseline, "instglow"), generative=True),
     Row("instglow-refined", "InstGlow, refined", partial(refined, "instglow"), generative=True),
-    Row("msdm", "MSDM", partial(baseline, "msdm"), generative=True),
-    Row("msdm-refined", "MSDM, refined", partial(refined, "msdm"), generative=True),
-    Row("ldm-dmx", "LDM-dmx", latent_diffusion, generative=True),
-    Row("ldm-dmx-refined", "LDM-dmx, refined", partial(latent_diffusion, refine="wiener"), generative=True),
-    Row("ldm-dmx-guided", "LDM-dmx with BS-RNN as its guide, refined", guided, generative=True),
+    Row("msdm", "MSDM", partial(baseline, "msdm"), **SAMPLED),
+    Row("msdm-refined", "MSDM, refined", partial(refined, "msdm"), **SAMPLED),
+    Row("ldm-dmx", "LDM-dmx", latent_diffusion, **SAMPLED),
+    Row("ldm-dmx-refined", "LDM-dmx, refined", partial(latent_diffusion, refine="wiener"), **SAMPLED),
+    Row("ldm-dmx-guided", "LDM-dmx with BS-RNN as its guide, refined", guided, **SAMPLED),
     Row("bsrnn", "BS-RNN", partial(baseline, "bsrnn")),
     Row("hdemucs", "H-Demucs", partial(baseline, "hdemucs")),
 )

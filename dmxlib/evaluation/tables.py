@@ -1,6 +1,5 @@
 """Table II and its figures, from the files that an evaluation wrote."""
 
-import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from dmxlib.errors import InputError
-from dmxlib.evaluation.systems import SYSTEMS
+from dmxlib.evaluation.scoring import clip_seconds, read_rows, read_runs
+from dmxlib.evaluation.systems import SYSTEMS, find_row, full_title
 from dmxlib.metrics import OCTAVES_HZ, RATE
 from dmxlib.summary import markdown, medians
 
@@ -20,12 +20,20 @@ PAPERS_METRICS = {
     "pesq": "PESQ ↑",
 }
 OTHER_METRICS = {
-    "sdr": "SDR (dB) ↑", "si_sdr": "SI-SDR (dB) ↑", "usdr": "uSDR (dB) ↑", "csdr": "cSDR (dB) ↑",
-    "sir": "SIR (dB) ↑", "sar": "SAR (dB) ↑", "stft_distance": "STFT distance ↓",
+    "sdr": "SDR (dB) ↑", "si_sdr": "SI-SDR (dB) ↑", "usdr": "SDR of songs (dB) ↑",
+    "csdr": "BSS Eval SDR (dB) ↑", "sir": "BSS Eval SIR (dB) ↑", "sar": "BSS Eval SAR (dB) ↑",
+    "stft_distance": "STFT distance ↓",
     "latent_distance": "latent distance ↓", "missed_voiced": "voiced frames missed ↓",
     "silence_db": "under the mixture where nobody sings (dB) ↑",
 }  # fmt: skip
 DNSMOS = {"dnsmos_sig": "SIG ↑", "dnsmos_bak": "BAK ↑", "dnsmos_ovrl": "OVRL ↑", "dnsmos_p808": "P.808 ↑"}
+MUSDB = {
+    "musdb_sdr": "SDR (dB) ↑", "musdb_isr": "ISR (dB) ↑", "musdb_sir": "SIR (dB) ↑",
+    "musdb_sar": "SAR (dB) ↑",
+}  # fmt: skip
+PRECISIONS = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}
+NO_TIMES = pd.DataFrame(columns=["system", "steps", "repeat", "seconds"])
+
 # Table II as the paper prints it; its time is of a 12-s clip on a GPU of 12 GB.
 PAPER = pd.DataFrame(
     [
@@ -46,44 +54,41 @@ PAPER = pd.DataFrame(
 def load_scores(folder) -> tuple[pd.DataFrame, dict[str, dict]]:
     """(rows of all systems in the tables' order, system -> facts) of a folder of `dmxlib.evaluation`.
 
-    Raises InputError where it holds none.
+    A system's facts have its `title`, and its `seconds` for 12 s of audio with their `deviation`, NaN where
+    it was not timed.
+    Raises InputError where the folder holds no scores.
     """
-    paths = [Path(folder) / f"{system}.csv" for system in SYSTEMS]
-    paths = [path for path in paths if path.is_file() and path.with_suffix(".json").is_file()]
-    if not paths:
+    folder = Path(folder)
+    rows, runs = read_rows(folder / "rows.csv"), read_runs(folder / "run.json")
+    names = {run["system"] for run in runs if "system" in run} & {*rows.system}
+    names = {name for name in names if name.partition("@")[0] in SYSTEMS}  # some have left the package
+    if not names:
         raise InputError(
             f"{folder} holds no scores; `python -m dmxlib.evaluation --help` says how to make them."
         )
-    facts = {path.stem: json.loads(path.with_suffix(".json").read_text()) for path in paths}
-    return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True), facts
+    order = sorted(names, key=lambda name: ([*SYSTEMS].index(name.partition("@")[0]), find_row(name)[1] or 0))
+    times = pd.read_csv(folder / "times.csv") if (folder / "times.csv").exists() else NO_TIMES
+    facts = {}
+    for name in order:
+        run = next(run for run in runs if run.get("system") == name)
+        seconds, deviation = clip_seconds(times, name, run.get("steps"))
+        more = {"title": full_title(name, run.get("steps")), "seconds": seconds, "deviation": deviation}
+        facts[name] = run | more
+    place = rows.system.map({name: number for number, name in enumerate(order)})
+    rows = rows.assign(place=place).dropna(subset="place").sort_values("place", kind="stable")
+    return rows.drop(columns="place").reset_index(drop=True), facts
 
 
-def dropped(rows: pd.DataFrame) -> list[str]:
+def dropped(rows: pd.DataFrame, facts: dict[str, dict]) -> list[str]:
     """One sentence for each system and reason: which metrics lost how many of their items."""
     total = rows.groupby(["system", "metric"], sort=False)["value"].size().rename("total")
     lost = rows.dropna(subset="dropped_reason").groupby(["system", "dropped_reason", "metric"], sort=False)
     lost = lost.size().rename("lost").reset_index().join(total, on=["system", "metric"])
     groups = lost.groupby(["system", "dropped_reason", "lost", "total"], sort=False)["metric"].agg(", ".join)
     return [
-        f"{SYSTEMS[system].title}: {count} of {of} in {names}: {reason}."
+        f"{facts[system]['title']}: {count} of {of} in {names}: {reason}."
         for (system, reason, count, of), names in groups.items()
     ]
-
-
-def sweep(folder) -> pd.DataFrame:
-    """The runs in <folder>/steps/<T>, and beside them the generative systems' own numbers of steps: system,
-    steps, seconds and the medians of the paper's metrics; empty where there are none."""
-    runs, others = [], list(Path(folder).glob("steps/*"))
-    for path in [folder, *others] if others else ():
-        rows, facts = load_scores(path)
-        medians = rows.groupby(["system", "metric"])["value"].median()
-        for system, fact in facts.items():
-            if not SYSTEMS[system].generative or fact["steps"] is None:
-                continue
-            run = {"system": system, "steps": fact["steps"], "seconds": fact.get("seconds_per_clip", np.nan)}
-            runs.append(run | {metric: medians.get((system, metric), np.nan) for metric in PAPERS_METRICS})
-    columns = ["system", "steps", "seconds", *PAPERS_METRICS]
-    return pd.DataFrame(runs, columns=columns).sort_values(["system", "steps"], ignore_index=True)
 
 
 # -- tables --------------------------------------------------------------------------------------------------
@@ -104,12 +109,13 @@ def scored(rows: pd.DataFrame) -> str:
 def score_table(folder) -> str:
     """All scores in a folder: medians over excerpts, in markdown, one column a system."""
     rows, facts = load_scores(folder)
+    rows = rows[~rows.metric.str.startswith("musdb_")]
     medians = rows.groupby(["metric", "system"], sort=False)["value"].median().unstack()[list(facts)]
     lines = [[metric, *map(three, values)] for metric, values in medians.iterrows()]
     lines.append(
         ["scores dropped", *(str(rows.dropped_reason[rows.system == name].count()) for name in facts)]
     )
-    times = [three(fact.get("seconds_per_clip", np.nan)) for fact in facts.values()]
+    times = [three(fact["seconds"]) for fact in facts.values()]
     table = markdown(["", *facts], [*lines, ["seconds for 12 s", *times]])
     return f"Medians over {scored(rows)}. Made by\n\n{commands(facts)}\n\n{table}"
 
@@ -124,15 +130,33 @@ def with_deviation(mean: float, deviation: float) -> str:
     return "-" if math.isnan(mean) else f"{mean:.2f} ± {deviation:.2f}"
 
 
-def metric_table(figures: pd.DataFrame, metrics: dict[str, str], more: dict[str, dict]) -> str:
+def metric_table(
+    figures: pd.DataFrame,
+    metrics: dict[str, str],
+    facts: dict[str, dict],
+    more: dict[str, dict] | None = None,
+) -> str:
     """Medians and intervals, one row a system; `more` has columns in front, title -> system -> text."""
-    systems = figures.index.unique("system")
+    systems, more = figures.index.unique("system"), more or {}
     metrics = {metric: title for metric, title in metrics.items() if metric in figures.index.unique("metric")}
     lines = []
     for system in systems:
         cells = [cell(figures, system, metric) for metric in metrics]
-        lines.append([SYSTEMS[system].title, *(column[system] for column in more.values()), *cells])
+        lines.append([facts[system]["title"], *(column[system] for column in more.values()), *cells])
     return markdown(["model", *more, *metrics.values()], lines)
+
+
+def musdb_table(rows: pd.DataFrame, facts: dict[str, dict]) -> str:
+    """The field's protocol: one row a system."""
+    found = rows.groupby(["system", "metric"])["value"]
+    middle, mean = found.median().unstack(), found.mean().unstack()
+    lines = [
+        [facts[system]["title"], *(float(middle.at[system, metric]) for metric in MUSDB)]
+        + [float(mean.at[system, "musdb_usdr"])]
+        for system in facts
+        if not np.isnan(mean.at[system, "musdb_usdr"])
+    ]
+    return markdown(["model", *MUSDB.values(), "uSDR (dB) ↑"], lines)
 
 
 def cell(figures: pd.DataFrame, system: str, metric: str) -> str:
@@ -149,14 +173,12 @@ def front_columns(facts: dict[str, dict]) -> tuple[dict, dict]:
     def column(text):
         return {system: text(fact) for system, fact in facts.items()}
 
-    def seconds(fact):
-        return with_deviation(*(fact.get(f"seconds_{key}", np.nan) for key in ("per_clip", "std")))
-
     all_columns = {
-        "generative": {system: "yes" if SYSTEMS[system].generative else "no" for system in facts},
+        "generative": {system: "yes" if find_row(system)[0].generative else "no" for system in facts},
         "parameters": column(lambda fact: millions(fact.get("parameters"))),
         "T": column(lambda fact: str(fact.get("steps") or "-")),
-        "time (s)": column(seconds),
+        "precision": column(lambda fact: PRECISIONS[fact.get("mixed_precision") or "no"]),
+        "time (s)": column(lambda fact: with_deviation(fact["seconds"], fact["deviation"])),
     }
     return all_columns, {"up to (Hz)": column(lambda fact: f"{fact.get('bandwidth') or RATE / 2:.0f}")}
 
@@ -164,14 +186,6 @@ def front_columns(facts: dict[str, dict]) -> tuple[dict, dict]:
 def millions(count: int | None) -> str:
     """4200000 -> "4.2 M"."""
     return f"{count / 1e6:.1f} M" if count else "-"
-
-
-def steps_table(runs: pd.DataFrame) -> str:
-    """The table of a `sweep`."""
-    lines = [
-        [SYSTEMS[run[0]].title, str(run[1]), *map(three, run[2:])] for run in runs.itertuples(index=False)
-    ]
-    return markdown(["model", "T", "time (s)", *PAPERS_METRICS.values()], lines)
 
 
 def paper_table() -> str:
@@ -189,33 +203,45 @@ def table2(folder) -> str:
     """Table II in markdown, from a folder of scores: ours, with what is left out of it, and the paper's in a
     block of its own."""
     rows, facts = load_scores(folder)
-    figures, runs = medians(rows, ["system", "metric"]), sweep(folder)
+    figures = medians(rows, ["system", "metric"])
     all_columns, bandwidths = front_columns(facts)
     to_bandwidth = {f"{metric}_to_bandwidth": title for metric, title in PAPERS_METRICS.items()}
     octaves = {f"lsd_{low}_{high}": f"{low} to {high} Hz" for low, high in pairwise(OCTAVES_HZ)}
-    machines = "; ".join(sorted({fact["machine"] for fact in facts.values() if "machine" in fact}))
+    timed = [run for run in read_runs(Path(folder) / "run.json") if "timed" in run]
+    clock = f"in float32, all systems in turns, on {timed[0]['machine']}" if timed else "not measured"
     over = "songs" if rows.track.nunique() > 1 else "excerpts, which knows nothing of other songs"
     parts = [
         "# Table II\n\n## Ours",
         f"Medians over {scored(rows)}, in brackets the 95 % bootstrap interval over the "
         f"{over}. LSD, Mel-MAE and log-F0 RMSE on the true voiced frames, PESQ on "
-        f"whole excerpts. Time: 12 s of stereo in float32 on {machines}. T: sampling steps. "
+        f"whole excerpts. Time for 12 s of stereo: {clock}. T: sampling steps; one gives the mean of the "
+        "voices that the mixture allows, many sample one of them. Precision: of the separation. "
         "◇ sees the true vocals. Made by `python -m dmxlib.report`; scores made by",
         commands(facts),
-        metric_table(figures, PAPERS_METRICS, all_columns),
+        metric_table(figures, PAPERS_METRICS, facts, all_columns),
         f"Not scored: {', '.join(system for system in SYSTEMS if system not in facts) or 'none'}.",
-        "Dropped:\n\n" + "\n".join(f"- {line}" for line in dropped(rows) or ["nothing."]),
+        "Dropped:\n\n" + "\n".join(f"- {line}" for line in dropped(rows, facts) or ["nothing."]),
         "Up to a system's own bandwidth, its reference too:",
-        metric_table(figures, to_bandwidth, bandwidths),
-        "Interference, artifacts and other distances; uSDR and the last column are of whole songs:",
-        metric_table(figures, OTHER_METRICS, {}),
+        metric_table(figures, to_bandwidth, facts, bandwidths),
+        "Interference, artifacts and other distances of the mono mean: none compares with what is published "
+        "on MUSDB18-HQ. BSS Eval takes one filter an excerpt. The SDR of songs and the last column are of "
+        "whole songs.",
+        metric_table(figures, OTHER_METRICS, facts),
         "LSD by octave, less is better:",
-        metric_table(figures, octaves, {}),
+        metric_table(figures, octaves, facts),
     ]
     if set(DNSMOS) & set(rows.metric):
-        parts += ["DNSMOS P.835, a model of people who listen to speech:", metric_table(figures, DNSMOS, {})]
-    if len(runs):
-        parts += ["By the number of sampling steps, medians:", steps_table(runs)]
+        parts += [
+            "DNSMOS P.835, which measures nothing here: it was made for noisy speech, and puts the true "
+            "voice through the codec below a separated one.",
+            metric_table(figures, DNSMOS, facts),
+        ]
+    if set(MUSDB) & set(rows.metric):
+        parts += [
+            "As on MUSDB18-HQ, whole songs in stereo: museval's, medians over frames of 1 s and then over "
+            "songs; SDX23's uSDR, the mean over songs:",
+            musdb_table(rows, facts),
+        ]
     parts += [
         "## The paper's",
         "Other songs (MUSDB18-HQ), other sizes, a GPU, constants it does not give: not to be read across.",
@@ -245,7 +271,7 @@ def table2_figure(folder):
         for axes in (top, bottom):
             axes.grid(alpha=0.3)
             axes.tick_params(labelbottom=True)
-    titles = [SYSTEMS[system].title for system in systems]
+    titles = [facts[system]["title"] for system in systems]
     for (axes, *_), names, block in ((panels[0], titles, "ours"), (panels[1], PAPER.index, "the paper's")):
         axes.set_yticks(range(len(names)), names)
         axes.set(ylim=(len(names) - 0.4, -0.6), ylabel=block)
@@ -259,12 +285,15 @@ def speed_figure(folder):
 
     rows, facts = load_scores(folder)
     shown = {metric: PAPERS_METRICS[metric] for metric in ("lsd", "pesq")}
-    systems = [system for system in facts if not SYSTEMS[system].sees_vocals]
+    systems = [system for system in facts if not find_row(system)[0].sees_vocals]
     ours = rows.groupby(["system", "metric"])["value"].median().unstack()
     ours = ours.reindex(index=systems, columns=list(shown)).assign(
-        seconds=[facts[system].get("seconds_per_clip", np.nan) for system in systems]
+        seconds=[facts[system]["seconds"] for system in systems],
+        steps=[facts[system].get("steps") for system in systems],
+        name=[system.partition("@")[0] for system in systems],
     )
-    ours.index = [SYSTEMS[system].title for system in systems]
+    ours.index = [facts[system]["title"] for system in systems]
+    sweeps = [runs.sort_values("steps") for _, runs in ours.groupby("name", sort=False) if len(runs) > 1]
     figure = Figure(figsize=(11, 1.6 + 2.8 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 2, sharex="col", squeeze=False)
     for (metric, title), row in zip(shown.items(), panels, strict=True):
@@ -274,11 +303,11 @@ def speed_figure(folder):
             axes.set(xscale="log", ylabel=title)
             axes.margins(0.1)
             axes.grid(alpha=0.3)
-        for _, runs in sweep(folder).groupby("system", sort=False):
+        for runs in sweeps:
             row[0].plot(runs.seconds, runs[metric], ".-", color="0.6", linewidth=1, zorder=0)
             for run in runs.itertuples():
                 place = run.seconds, getattr(run, metric)
-                row[0].annotate(f"T={run.steps}", place, (0, -11), textcoords="offset points", fontsize=8)
+                row[0].annotate(f"T={run.steps:.0f}", place, (0, -11), textcoords="offset points", fontsize=8)
     for axes, block in zip(panels[0], ("ours", "the paper's"), strict=True):
         axes.legend(title=block, loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=3, frameon=False)
     for axes in panels[-1]:

@@ -244,8 +244,8 @@ def test_official_hdemucs(monkeypatch):
     class Bundle:
         get_model = staticmethod(lambda: official)
 
-    monkeypatch.setattr(module, "HDEMUCS_HIGH_MUSDB_PLUS", Bundle)
-    model = module.HDemucs.from_pretrained(module.OFFICIAL)
+    monkeypatch.setattr(module.pipelines, "HDEMUCS_HIGH_MUSDB", Bundle)
+    model = module.HDemucs.from_pretrained("torchaudio:HDEMUCS_HIGH_MUSDB")
     assert list(model.config.sources) == official.sources and not model.training
     state = model.network.state_dict()
     assert all(torch.equal(state[key], value) for key, value in official.state_dict().items())
@@ -255,7 +255,7 @@ def test_official_hdemucs(monkeypatch):
 
     monkeypatch.setattr(Bundle, "get_model", staticmethod(offline))
     with pytest.raises(InputError, match=r"\Athe official weights of H-Demucs [^\n]*\Z"):
-        module.HDemucs.from_pretrained(module.OFFICIAL)
+        module.HDemucs.from_pretrained("torchaudio:HDEMUCS_HIGH_MUSDB")
 
 
 def test_bsrnn_bands():

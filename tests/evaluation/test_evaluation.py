@@ -1,23 +1,23 @@
 """Every system of the table gets its rows, and the table orders what is known to be ordered."""
 
 import csv
-import json
 import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import reset_accelerate
 
 from dmxlib import baselines, metrics, weights
 from dmxlib.data import load_tracks
-from dmxlib.errors import InputError
+from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.evaluation import __main__ as command
-from dmxlib.evaluation import references, scoring, systems
-from dmxlib.evaluation.scoring import silence
-from dmxlib.evaluation.systems import Options, make_system
+from dmxlib.evaluation import references, scoring, systems, tables
+from dmxlib.evaluation.scoring import Protocol, Song, silence
+from dmxlib.evaluation.systems import Options, choose_models, full_title, make_system
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
 
@@ -60,15 +60,20 @@ METRICS = {
 }  # fmt: skip
 
 
+ALL = [*REFERENCES, "ldm-dmx@1", "ldm-dmx-refined@1", "codec-ceiling"]
+
+
+@pytest.fixture(scope="session")
+def space(tiny_codec):
+    """What the latent distance is measured in."""
+    return tiny_codec, 64 * tiny_codec.hop_length
+
+
 @pytest.fixture(scope="module")
-def scored(toy_root, model_folder, tiny_codec, tmp_path_factory):
+def scored(toy_root, model_folder, space, tmp_path_factory):
     """The folder of the command's scores on the 1.2 s of the toy test song with most voice."""
     folder = tmp_path_factory.mktemp("scores")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "sung_excerpts", loudest)
-        patch.setattr(scoring, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
-        patch.setattr(scoring, "CLIP_SECONDS", 1)
-        call([*REFERENCES, "ldm-dmx", "ldm-dmx-refined", "codec-ceiling"], toy_root, folder, model_folder)
+    call(ALL, toy_root, folder, model_folder, "--time", clip_seconds=1, choose=loudest, space=space)
     return folder
 
 
@@ -76,14 +81,25 @@ def loudest(track, vocals):
     return [max(scoring.excerpts(track, 1.2), key=lambda excerpt: np.abs(vocals[:, excerpt]).mean())]
 
 
-def call(systems, data, out, model, *flags):
-    values = {"data": data, "out": out, "model": model, "steps": 1}
-    command.main([*systems, *(f"--{key}={value}" for key, value in values.items()), *flags])
+def call(systems, data, out, model, *flags, **protocol):
+    values = {"data": data, "out": out} | ({"model": model} if model else {})
+    argv = [*systems, *(f"--{key}={value}" for key, value in values.items()), *flags]
+    exit_on_input_error(command.run)(argv, **{"choose": nothing, "space": (None, None)} | protocol)
+
+
+def nothing(track, vocals):
+    """No excerpt."""
+    return []
 
 
 def rows_of(folder, system):
-    with open(folder / f"{system}.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    with open(folder / "rows.csv", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["system"] == system]
+
+
+def facts_of(folder, system):
+    (facts,) = (run for run in scoring.read_runs(folder / "run.json") if run.get("system") == system)
+    return facts
 
 
 def value(folder, system, metric):
@@ -91,19 +107,38 @@ def value(folder, system, metric):
     return np.median(values)
 
 
-@pytest.mark.parametrize("system", [*REFERENCES, "ldm-dmx", "ldm-dmx-refined", "codec-ceiling"])
+@pytest.mark.parametrize("system", ALL)
 def test_every_system_has_its_rows_and_facts(scored, system):
     rows = rows_of(scored, system)
     whole = {"usdr", "silence_db", "sung_frames_lost"}
     assert {row["metric"] for row in rows if row["excerpt"] != ""} == METRICS
     assert {row["metric"] for row in rows if row["excerpt"] == ""} == whole
-    assert {(row["system"], row["size"]) for row in rows} == {(system, "mini")}
-    assert all((row["dropped_reason"] == "") == (row["value"] != "nan") for row in rows)
-    facts = json.loads((scored / f"{system}.json").read_text())
-    assert facts["seconds_per_clip"] > 0 and facts["command"].startswith(
-        "python -m dmxlib.evaluation mixture"
-    )
+    assert all((row["dropped_reason"] == "") == (row["value"] != "") for row in rows)
+    facts = facts_of(scored, system)
+    assert facts["command"].startswith("python -m dmxlib.evaluation mixture")
     assert (facts["parameters"] is None) == (system in REFERENCES)
+    times = pd.read_csv(scored / "times.csv")
+    assert scoring.clip_seconds(times, system, facts["steps"])[0] > 0
+
+
+def test_rows_are_what_others_compute_of_the_audio(scored, toy_root):
+    """torchmetrics and plain formulas, of the mixture's excerpt: its mono mean against the vocals'."""
+    (track,) = load_tracks(toy_root, "test")
+    (excerpt,) = loudest(track, track.vocals())
+    vocals, mixture = (
+        torch.from_numpy(wave[:, excerpt].mean(axis=0).astype(np.float64))
+        for wave in (track.vocals(), track.mixture())
+    )
+    start = {row["excerpt"] for row in rows_of(scored, "mixture") if row["excerpt"]}
+    assert start == {str(excerpt.start / track.rate)}
+    sdr = 10 * torch.log10(vocals.square().sum() / (vocals - mixture).square().sum())
+    assert value(scored, "mixture", "sdr") == pytest.approx(sdr.item(), abs=1e-3)
+    gain = (vocals @ mixture) / (vocals @ vocals)
+    si_sdr = 10 * torch.log10((gain * vocals).square().sum() / (gain * vocals - mixture).square().sum())
+    assert value(scored, "mixture", "si_sdr") == pytest.approx(si_sdr.item(), abs=1e-3)
+    whole = track.vocals().mean(axis=0), track.mixture().mean(axis=0)
+    usdr = 10 * np.log10(np.square(whole[0]).sum() / np.square(whole[0] - whole[1]).sum())
+    assert value(scored, "mixture", "usdr") == pytest.approx(usdr, abs=1e-2)
 
 
 def test_those_that_see_the_vocals_come_in_order(scored):
@@ -119,25 +154,39 @@ def test_those_that_see_the_vocals_come_in_order(scored):
 
 def test_a_systems_own_bandwidth_is_what_its_codec_gives(scored):
     """Above the codec's 12 kHz the raw estimate is empty; the refined one and the mixture are not."""
-    facts = {name: json.loads((scored / f"{name}.json").read_text()) for name in ("ldm-dmx", "irm")}
-    assert facts["ldm-dmx"]["bandwidth"] == 12_000 and facts["irm"]["bandwidth"] is None
-    for name in ("ldm-dmx-refined", "irm"):
+    assert facts_of(scored, "ldm-dmx@1")["bandwidth"] == 12_000
+    assert facts_of(scored, "irm")["bandwidth"] is None
+    for name in ("ldm-dmx-refined@1", "irm"):
         for metric in PAPERS:
             assert value(scored, name, metric) == value(scored, name, f"{metric}_to_bandwidth")
     reached, whole = (value(scored, "codec-ceiling", f"lsd{suffix}") for suffix in ("_to_bandwidth", ""))
     assert reached != whole
 
 
-def test_scored_songs_are_not_scored_again(scored, toy_root, model_folder, tmp_path, monkeypatch):
+def test_scored_songs_are_not_scored_again(scored, toy_root, model_folder, tmp_path):
     shutil.copytree(scored, tmp_path / "scores")
-    before = (tmp_path / "scores" / "mixture.csv").read_bytes()
-    monkeypatch.setattr(scoring.Song, "score", None)
-    monkeypatch.setattr(scoring, "CLIP_SECONDS", 1)
-    call(["mixture"], toy_root, tmp_path / "scores", model_folder)
-    assert (tmp_path / "scores" / "mixture.csv").read_bytes() == before
-    with pytest.raises(SystemExit, match="^error: .*mixture.csv was made with other settings"):
-        call(["mixture"], toy_root, tmp_path / "scores", model_folder, "--seed=1")
-    assert (tmp_path / "scores" / "mixture.csv").read_bytes() == before
+    before = (tmp_path / "scores" / "rows.csv").read_bytes()
+    never = {"choose": loudest, "space": (None, None)}  # a score would fail without a codec
+    call(["mixture"], toy_root, tmp_path / "scores", model_folder, **never)
+    assert (tmp_path / "scores" / "rows.csv").read_bytes() == before
+    with pytest.raises(SystemExit, match="^error: .*rows.csv has mixture of other settings"):
+        call(["mixture"], toy_root, tmp_path / "scores", model_folder, "--seed=1", **never)
+    assert (tmp_path / "scores" / "rows.csv").read_bytes() == before
+
+
+def test_a_broken_off_run_goes_on_by_system_and_track(made, space, tmp_path):
+    scores = scoring.Scores(tmp_path, {"a": {"seed": 0}, "b": {"seed": 0}})
+    row = {"track": "made", "excerpt": 0.0, "metric": "sdr", "value": 0.1 + 0.2, "dropped_reason": ""}
+    scores.add("a", [{"system": "a", **row}])
+    scoring.Scores(tmp_path, {"c": {"seed": 1}}).add("c", [{"system": "c", **row}])  # another, meanwhile
+    scores.add("b", [{"system": "b", **row, "value": float("nan"), "dropped_reason": "why"}], command="x")
+    again = scoring.Scores(tmp_path, {"a": {"seed": 0}})
+    assert again.has("a", "made") and again.has("c", "made") and not again.has("a", "other")
+    rows = scoring.read_rows(tmp_path / "rows.csv")
+    assert list(rows.system) == ["a", "c", "b"] and rows.value[0] == 0.1 + 0.2 and np.isnan(rows.value[2])
+    assert scoring.read_runs(tmp_path / "run.json") == [
+        {"system": "a", "seed": 0}, {"system": "c", "seed": 1}, {"system": "b", "seed": 0, "command": "x"},
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -165,27 +214,23 @@ def test_no_number_of_excerpts_is_spread_unevenly():
             assert abs(chosen[0] - (count - 1 - chosen[-1])) <= 1  # no end is favoured
 
 
-def test_so_many_excerpts_of_each_song_are_scored(toy_root, tmp_path, monkeypatch):
+def test_so_many_excerpts_of_each_song_are_scored(toy_root, space, tmp_path):
     places = [slice(start, start + 44_100) for start in range(0, 4 * 44_100, 44_100)]
-    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: places)
-    monkeypatch.setattr(scoring, "score", lambda excerpt, *_: {"sdr": excerpt.start})
-    monkeypatch.setattr(command, "seconds_per_clip", lambda *_: {})
-    call(["mixture"], toy_root, tmp_path / "all", None)
-    call(["mixture"], toy_root, tmp_path / "two", None, "--excerpts=2")
+    chosen = {"choose": lambda *_: places, "space": space}
+    call(["mixture"], toy_root, tmp_path / "all", None, **chosen)
+    call(["mixture"], toy_root, tmp_path / "two", None, "--excerpts=2", **chosen)
     starts = {
         folder: [row["excerpt"] for row in rows_of(tmp_path / folder, "mixture") if row["metric"] == "sdr"]
         for folder in ("all", "two")
     }
     assert starts == {"all": ["0.0", "1.0", "2.0", "3.0"], "two": ["1.0", "3.0"]}
-    assert json.loads((tmp_path / "two" / "mixture.json").read_text())["excerpts"] == 2
-    with pytest.raises(SystemExit, match="^error: .*mixture.csv was made with other settings"):
-        call(["mixture"], toy_root, tmp_path / "two", None)
+    assert facts_of(tmp_path / "two", "mixture")["excerpts"] == 2
+    with pytest.raises(SystemExit, match="^error: .*rows.csv has mixture of other settings"):
+        call(["mixture"], toy_root, tmp_path / "two", None, **chosen)
 
 
-def test_estimates_are_kept(toy_root, model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [])
-    monkeypatch.setattr(scoring, "CLIP_SECONDS", 1)
-    call(["irm"], toy_root, tmp_path / "scores", model_folder, f"--keep={tmp_path / 'kept'}")
+def test_estimates_are_kept(toy_root, tmp_path):
+    call(["irm"], toy_root, tmp_path / "scores", None, f"--keep={tmp_path / 'kept'}")
     track = load_tracks(toy_root, "test")[0]
     vocals, rest = (
         scoring.audio.read(tmp_path / "kept" / "irm" / track.name / f"{stem}.wav")[0]
@@ -194,10 +239,9 @@ def test_estimates_are_kept(toy_root, model_folder, tmp_path, monkeypatch):
     np.testing.assert_allclose(vocals + rest, track.mixture(), atol=1e-6)
 
 
-def test_no_score_is_dropped_without_a_reason(made, tiny_codec, monkeypatch):
-    monkeypatch.setattr(scoring, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
-    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [slice(0, RATE), slice(5 * RATE, 6 * RATE)])
-    song, system = scoring.Song(made), systems.System(None)
+def test_no_score_is_dropped_without_a_reason(made, space):
+    places = [slice(0, RATE), slice(5 * RATE, 6 * RATE)]
+    song, system = Song(made, Protocol(space, lambda *_: places)), systems.System(None)
 
     def reasons(estimate):
         rows = song.score("made", system, estimate)
@@ -214,32 +258,50 @@ def test_no_score_is_dropped_without_a_reason(made, tiny_codec, monkeypatch):
     assert noise[0.0, "log_f0_rmse"] in ("", "no frame voiced in both")
 
 
-def test_many_steps_are_timed_by_the_step(made, monkeypatch):
-    """One step takes a second of a made-up clock, and all else two."""
-    clock, calls = [0.0], []
+def test_many_steps_are_timed_by_the_step(made):
+    """One step takes a second of a made-up clock, and all else two; the systems take turns."""
+    now, calls = [0.0], []
 
-    def separate(track, steps=150):
-        calls.append(steps)
-        clock[0] += 2 + steps
+    def system(name, own):
+        def separate(track, steps=own):
+            calls.append((name, steps))
+            now[0] += 2 + steps
 
-    monkeypatch.setattr(scoring, "replace", lambda track, **_: track)
-    monkeypatch.setattr(scoring.time, "perf_counter", lambda: clock[0])
-    made.first = 0
-    facts = scoring.seconds_per_clip(systems.System(separate, steps=150), made)
-    assert facts == {
-        "seconds_per_clip": 152, "seconds_std": 0, "seconds_per_step": 1, "seconds_of_one_full_run": 152,
-    }  # fmt: skip
-    assert calls.count(150) == 1
-    assert scoring.seconds_per_clip(systems.System(partial(separate, steps=3)), made) == {
-        "seconds_per_clip": 5, "seconds_std": 0,
-    }  # fmt: skip
+        return systems.System(separate, steps=own)
+
+    of = {"many": system("many", 150), "few": system("few", 3)}
+    times = scoring.clock(of, made, repeats=2, now=lambda: now[0])
+    assert calls == [("many", 1), ("many", 10), ("few", 3)] * 3 + [("many", 150)]
+    assert scoring.clip_seconds(times, "many", 150) == (152, 0)
+    assert scoring.clip_seconds(times, "few", 3) == (5, 0)
+    assert list(times[times.steps == 150].seconds) == [152] and set(times.repeat) == {1, 2}
+    assert np.isnan(scoring.clip_seconds(times, "other", None)).all()
+    plain = {"plain": systems.System(lambda track: now.append(now.pop() + 7))}
+    assert scoring.clip_seconds(scoring.clock(plain, made, now=lambda: now[0]), "plain", None) == (7, 0)
 
 
 def test_each_iterative_system_has_its_own_number_of_steps(model_folder):
     options = Options(model=str(model_folder))
     assert make_system("ldm-dmx", options).steps == 1
     assert make_system("ldm-dmx", replace(options, steps=4)).steps == 4
+    assert make_system("ldm-dmx@4", options).steps == 4
     assert make_system("mixture", replace(options, steps=4)).steps is None
+
+
+def test_titles_say_what_the_steps_are():
+    assert full_title("ldm-dmx@1", 1) == "LDM-dmx, 1 step (the mean)"
+    assert full_title("ldm-dmx-refined", 50) == "LDM-dmx, refined, 50 steps (sampled)"
+    assert full_title("instglow", 150) == "InstGlow, 150 steps"  # a descent to the mode
+    assert full_title("irm", None) == "IRM ◇" and full_title("bsrnn", None) == "BS-RNN"
+
+
+def test_each_system_has_a_model_of_its_own():
+    names = ["msdm@10", "msdm-refined", "bsrnn", "ldm-dmx"]
+    chosen = choose_models(names, ["bsrnn=a=b", "msdm=c", "d=e"])
+    assert chosen == {"msdm@10": "c", "msdm-refined": "c", "bsrnn": "a=b", "ldm-dmx": "d=e"}
+    assert choose_models(names, []) == dict.fromkeys(names)
+    with pytest.raises(InputError, match="--model names hdemucs, which is not among"):
+        choose_models(names, ["hdemucs=x"])
 
 
 @pytest.fixture
@@ -275,38 +337,36 @@ def separated(shipped_instglow, monkeypatch):
     return separated
 
 
-def test_what_is_refined_is_separated_once(separated, toy_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [])
-    monkeypatch.setattr(command, "seconds_per_clip", lambda *_: {})
-    flags = [f"--data={toy_root}", f"--out={tmp_path / 'scores'}"]
-    command.main(["instglow", "instglow-refined", *flags])
+def test_what_is_refined_is_separated_once(separated, toy_root, tmp_path):
+    call(["instglow@2", "instglow-refined@2"], toy_root, tmp_path / "others", None)
+    assert separated == [False]
+    separated.clear()
+    call(["instglow", "instglow-refined"], toy_root, tmp_path / "scores", None)
     assert separated == [False]
     usdr = {name: rows_of(tmp_path / "scores", name) for name in ("instglow", "instglow-refined")}
     (track,) = load_tracks(toy_root, "test")
     estimate = make_system("instglow-refined", Options()).separate(track)
-    expected = scoring.Song(track).score("x", systems.System(None), estimate)
+    expected = Song(track, Protocol(choose=nothing)).score("x", systems.System(None), estimate)
     assert [float(row["value"]) for row in usdr["instglow-refined"]] == [row["value"] for row in expected]
     assert usdr["instglow"] != usdr["instglow-refined"] and separated == [False] * 2
 
 
 def test_mixed_precision_is_that_of_accelerate(separated, toy_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [])
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    flags = ["instglow", f"--data={toy_root}", f"--out={tmp_path}"]
     reset_accelerate()
     try:
-        command.main(flags)
+        call(["instglow"], toy_root, tmp_path, None, "--time")
     finally:
         reset_accelerate()
     assert separated[0] and not any(separated[1:]) and len(separated) > 1  # what is timed is not
-    facts = json.loads((tmp_path / "instglow.json").read_text())
+    facts = facts_of(tmp_path, "instglow")
     assert facts["mixed_precision"] == "bf16"
     assert facts["command"].startswith(
         "accelerate launch --mixed_precision bf16 -m dmxlib.evaluation instglow"
     )
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
-    with pytest.raises(SystemExit, match="^error: .*instglow.csv was made with other settings"):
-        command.main(flags)
+    with pytest.raises(SystemExit, match="^error: .*rows.csv has instglow of other settings"):
+        call(["instglow"], toy_root, tmp_path, None)
     reset_accelerate()
 
 
@@ -339,12 +399,11 @@ def test_a_baseline_is_loaded_from_a_folder_of_its_own(shipped_instglow, made, t
     np.testing.assert_array_equal(raw, model.separate(made.mixture(), RATE, 2, quiet=True))
 
 
-def test_the_command_takes_a_baselines_folder(toy_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [])
-    monkeypatch.setattr(command, "seconds_per_clip", lambda *_: {})
+def test_the_command_takes_a_baselines_folder(toy_root, tmp_path):
     model = tiny_bsrnn(tmp_path / "own", sampling_rate=16_000, channels=1)
-    call(["bsrnn"], toy_root, tmp_path / "scores", tmp_path / "own")
-    facts = json.loads((tmp_path / "scores" / "bsrnn.json").read_text())
+    call(["bsrnn", "mixture"], toy_root, tmp_path / "scores", f"bsrnn={tmp_path / 'own'}")
+    assert facts_of(tmp_path / "scores", "mixture")["model"] is None
+    facts = facts_of(tmp_path / "scores", "bsrnn")
     assert (facts["model"], facts["bandwidth"]) == (str(tmp_path / "own"), 8000)
     assert facts["parameters"] == model.num_parameters() and facts["steps"] is None
     shutil.rmtree(tmp_path / "own")  # it is named, so what ships does not take its place
@@ -445,10 +504,51 @@ def test_held_out_ends_are_scored_and_not_learned_from(toy_root):
     assert scoring.load_songs(toy_root, "train", 0) == (learned, learned)
 
 
-def test_a_difference_between_the_channels_is_not_scored(made, tiny_codec, monkeypatch):
-    monkeypatch.setattr(scoring, "latent_space", lambda: (tiny_codec, 64 * tiny_codec.hop_length))
-    monkeypatch.setattr(scoring, "sung_excerpts", lambda *_: [slice(0, RATE)])
+def test_spectra_are_compared_where_the_reference_is_voiced(made, space):
+    """The estimate sings on where the voice has ended, and is right where the voice sings."""
+    time = np.arange(6 * RATE) / RATE
+    late = np.tile(0.3 * np.sin(2 * np.pi * 440 * time) * (time > 3.2), (2, 1)).astype(np.float32)
+    song = Song(made, Protocol(space, lambda *_: [slice(0, 6 * RATE)]))
+    rows = song.score("made", systems.System(None), made.voice + late)
+    figures = {row["metric"]: row["value"] for row in rows if row["excerpt"] == 0}
+    assert figures["lsd"] < 0.1 and figures["mel_mae"] < 1 and figures["lsd_250_500"] < 0.1
+    assert metrics.lsd(made.voice, made.voice + late, RATE) > 0.5  # on all frames
+
+
+def test_a_difference_between_the_channels_is_not_scored(made, space):
     side = np.stack([made.rest[0], -made.rest[0]])
-    rows = scoring.Song(made).score("made", systems.System(None), made.voice + side)
+    song = Song(made, Protocol(space, lambda *_: [slice(0, RATE)]))
+    rows = song.score("made", systems.System(None), made.voice + side)
     figures = {row["metric"]: row["value"] for row in rows if row["excerpt"] == 0}
     assert figures["sdr"] > 60 and figures["lsd"] < 0.1
+
+
+def test_the_fields_protocol_has_names_of_its_own(rng, tmp_path):
+    """Two made songs in stereo: museval's own figures of each, and the sums of SDX23."""
+    museval = pytest.importorskip("museval")
+    songs = [
+        Made(*(0.1 * rng.standard_normal((2, 3 * RATE)) * scale for scale in (1, level)), name=name)
+        for name, level in (("one", 0.5), ("two", 2.0))
+    ]
+    estimates = [song.voice + 0.3 * song.rest[::-1] for song in songs]
+    scores = scoring.Scores(tmp_path, {"mixture": {"steps": None}})
+    for song, estimate in zip(songs, estimates, strict=True):
+        rows = Song(song, Protocol(choose=nothing, musdb=True)).score("x", systems.System(None), estimate)
+        assert {row["metric"] for row in rows if row["metric"].startswith("musdb_")} == {
+            "musdb_sdr", "musdb_isr", "musdb_sir", "musdb_sar", "musdb_usdr",
+        }  # fmt: skip
+        scores.add("mixture", [{"system": "mixture", "track": song.name, **row} for row in rows])
+        found = {row["metric"]: row["value"] for row in rows}
+        true = np.stack([song.voice.T, song.rest.T])
+        guess = np.stack([estimate.T, (song.mixture() - estimate).T])
+        expected = museval.evaluate(true, guess, win=RATE, hop=RATE, mode="v4")
+        for name, frames in zip(("sdr", "isr", "sir", "sar"), expected, strict=True):
+            assert found[f"musdb_{name}"] == pytest.approx(np.median(frames[0]), abs=1e-6)
+        error = song.voice - estimate
+        ratio = (np.square(song.voice).sum() + 1e-7) / (np.square(error).sum() + 1e-7)
+        assert found["musdb_usdr"] == pytest.approx(10 * np.log10(ratio)) != found["usdr"]
+    rows, facts = tables.load_scores(tmp_path)
+    cells = tables.musdb_table(rows, facts).splitlines()[-1].strip("| ").split(" | ")
+    usdr = rows[rows.metric == "musdb_usdr"].value.mean()
+    assert cells[0] == "mixture" and cells[-1] == f"{usdr:.2f}"
+    assert "musdb" not in tables.score_table(tmp_path)

@@ -1,0 +1,120 @@
+"""Every system separates on the device it is told, which is CUDA's here: of tensors without values."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, ModelMixin
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dmxlib import baselines, metrics
+from dmxlib.data import load_tracks
+from dmxlib.evaluation.systems import Options, load_pipeline, make_system
+
+SMALL = {
+    "bsrnn": {"features": 8, "pairs_of_layers": 1, "hop": 512, "chunk_samples": 16_384},
+    "hdemucs": {"width": 4, "chunk_samples": 44_100},
+    "instglow": {"blocks": 1, "hidden": 4, "chunk_samples": 65_536},
+    "msdm": {
+        "patch": 16, "level_channels": [8, 8], "blocks_per_level": 1, "attention_from": 1,
+        "fourier_channels": 8, "time_channels": 8, "chunk_samples": 4096,
+    },
+}  # fmt: skip
+CLASSES = {name: baselines.load(name) for name in SMALL}
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """The mode in which a tensor knows its device and has no values; a machine needs no GPU for it.
+
+    `to` moves what a module registers, as CUDA would; what it forgets stays on the processor and does not
+    mix. What such tensors cannot do (hold a number, run cuDNN) gives zeros of the right device and shape.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def to(module, device, *args, **kwargs):
+        for part in module.modules():
+            for table in (part._parameters, part._buffers):
+                for key, tensor in table.items():
+                    if tensor is not None:
+                        with mode:
+                            moved = tensor.detach().to(device)
+                        is_weight = key in part._parameters
+                        table[key] = torch.nn.Parameter(moved) if is_weight else moved
+        return module
+
+    def numpy(tensor):
+        assert tensor.device.type == "cpu"
+        return np.full(tensor.shape, 0.1, np.float32)
+
+    def lstm(module, x, state=None):
+        assert x.device == module.weight_ih_l0.device
+        return x.new_zeros(*x.shape[:-1], module.hidden_size * (1 + module.bidirectional)), None
+
+    def istft(spectrum, *args, window, length, **settings):
+        assert spectrum.device == window.device
+        return spectrum.real.new_zeros(*spectrum.shape[:-2], length)
+
+    def grad(loss, z):
+        assert loss.device == z.device
+        return (torch.zeros_like(z),)
+
+    def step(scheduler, v, timestep, sample, **settings):
+        return SimpleNamespace(prev_sample=sample - v * (timestep > 0))
+
+    class Generator(torch.Generator):  # CUDA's is None, which makes no difference to zeros
+        def __new__(cls, device="cpu"):
+            generator = super().__new__(cls)
+            generator.on_cpu = torch.device(device).type == "cpu"
+            return generator
+
+        def manual_seed(self, seed):
+            super().manual_seed(seed)
+            return self if self.on_cpu else None
+
+    for owner, name, stub in (
+        (torch.nn.Module, "to", to),
+        (ModelMixin, "to", to),
+        (torch.Tensor, "numpy", numpy),
+        (torch.Tensor, "tolist", lambda tensor: [1] * len(tensor)),
+        (torch.Tensor, "item", lambda tensor: 1),
+        (torch.nn.LSTM, "forward", lstm),
+        (torch, "istft", istft),
+        (torch.autograd, "grad", grad),
+        (torch, "Generator", Generator),
+        (DDIMScheduler, "step", step),
+    ):
+        monkeypatch.setattr(owner, name, stub)
+    return mode
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+@pytest.mark.parametrize("name", [*SMALL, "instglow-refined", "msdm-refined"])
+def test_a_baseline_separates_on_its_device(name, tmp_path, toy_root, cuda):
+    raw = name.removesuffix("-refined")
+    CLASSES[raw](**SMALL[raw]).save_pretrained(tmp_path)
+    separates(name, tmp_path, toy_root, cuda)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+@pytest.mark.parametrize("name", ["ldm-dmx@2", "ldm-dmx-refined", "codec-ceiling"])
+def test_ldm_dmx_separates_on_its_device(name, model_folder, toy_root, cuda):
+    separates(name, model_folder, toy_root, cuda)
+
+
+def separates(name, folder, toy_root, mode):
+    """The system of a folder gives a voice of the song's shape."""
+    (track,) = load_tracks(toy_root, "test")
+    system = make_system(name, Options(str(folder), steps=2, device="cuda"))
+    with mode:
+        assert system.separate(track).shape == (2, track.frames)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+def test_latent_distance_is_measured_on_the_codecs_device(model_folder, rng, cuda):
+    codec = load_pipeline(Options(str(model_folder), device="cuda")).codec
+    assert codec.device.type == "cuda"
+    wave = rng.standard_normal((2, 44_100)).astype(np.float32)
+    with cuda:
+        assert metrics.latent_distance(wave, 0.5 * wave, 44_100, codec, 64 * codec.hop_length) == 1

@@ -304,7 +304,7 @@ def read_rows(path) -> pd.DataFrame:
     """rows.csv: every figure as it was written; none where there is no file."""
     if not Path(path).exists():
         return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
 def read_runs(path) -> list[dict]:

@@ -66,11 +66,13 @@ def load_scores(folder) -> tuple[pd.DataFrame, dict[str, dict]]:
         raise InputError(
             f"{folder} holds no scores; `python -m dmxlib.evaluation --help` says how to make them."
         )
-    order = sorted(names, key=lambda name: ([*SYSTEMS].index(name.partition("@")[0]), find_row(name)[1] or 0))
+    runs = {run["system"]: run for run in runs if run.get("system") in names}
+    places = {name: place for place, name in enumerate(SYSTEMS)}
+    order = sorted(names, key=lambda name: (places[name.partition("@")[0]], runs[name].get("steps") or 0))
     times = pd.read_csv(folder / "times.csv") if (folder / "times.csv").exists() else NO_TIMES
     facts = {}
     for name in order:
-        run = next(run for run in runs if run.get("system") == name)
+        run = runs[name]
         seconds, deviation = clip_seconds(times, name, run.get("steps"))
         more = {"title": full_title(name, run.get("steps")), "seconds": seconds, "deviation": deviation}
         facts[name] = run | more

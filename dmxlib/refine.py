@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 WINDOW_SECONDS = 4096 / 44_100  # as in Demucs and Open-Unmix; ours
-EXPONENT = 0.5  # of the mask's magnitudes; 2 is Wiener's own, less is softer: results/sampling
+EXPONENT = 0.5  # of the mask's magnitudes; 2 is Wiener's own, less is softer: results/steps
 TINY = 1e-16  # of magnitudes: a power of 0 has no gradient
 SHELF = 0.75  # above the codec's bandwidth the mask is the mean of its last quarter below
 

@@ -111,7 +111,7 @@ class Mask(nn.Module):
     """Passes on, in a learned basis, what a mask drawn from the features leaves of the mixture's latent.
 
     Ours. Without this path a small U-Net is slow to pass on what the mixture's latent holds: after 128
-    steps it draws voices of -0.7 dB SI-SDR, with it 0.4 dB (results/training/ablations.csv).
+    steps it draws voices of -0.7 dB SI-SDR, with it 0.4 dB (results/ablations/separator.csv).
     """
 
     def __init__(

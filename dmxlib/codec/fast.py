@@ -4,7 +4,7 @@ The package's forward passes over tensors of up to 84 MB (13.65 s of stereo at 4
 pad, to measure, to normalise, to activate, to add. Here a convolution's input is normalised, activated and
 padded in tiles that stay in the cache, just before it is convolved, and its output is measured while it is
 still there. Under `torch.autocast` the products, and what a layer leaves in memory, are in its precision, and
-sums and what is read in float32. What bounds it, and what each step gave, is in results/benchmark;
+sums and what is read in float32. What bounds it, and what each step gave, is in results/speed;
 `python -m dmxlib.studies.benchmark` measures it again.
 """
 

@@ -2,9 +2,9 @@
 
 SYSTEM is a name of `dmxlib.evaluation.systems`; NAME@STEPS takes so many sampling steps in place of its own.
 The folder holds rows.csv, one row a system, track, excerpt and metric (see `dmxlib.evaluation.scoring`), and
-run.json, how each system was run. A run that was broken off goes on where it stopped. --time adds
-times.csv. Under `accelerate launch` the songs are split over the processes, `--mixed_precision bf16`
-separates in it, and networks compute on its device; what is timed is float32.
+run.json, how each system was run. A run that was broken off goes on where it stopped. Under `accelerate
+launch` the songs are split over the processes, `--mixed_precision bf16` separates in it, and networks compute
+on its device. With --time nothing is scored: times.csv gets the seconds of all SYSTEMs, in float32.
 """
 
 import argparse
@@ -74,9 +74,8 @@ def evaluate(
 def make_parser() -> argparse.ArgumentParser:
     """The command line's flags."""
     parser = argparse.ArgumentParser(prog="python -m dmxlib.evaluation", description=__doc__)
-    parser.add_argument(
-        "systems", nargs="+", metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}; or NAME@STEPS"
-    )
+    names = f"of {', '.join(SYSTEMS)}; or NAME@STEPS"
+    parser.add_argument("systems", nargs="+", metavar="SYSTEM", help=names)
     parser.add_argument(
         "--data_root", "--data", default="data/toy", metavar="DIR", help="a prepared data set"
     )
@@ -96,7 +95,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--musdb", action="store_true", help="score whole songs in stereo as well, as museval and SDX23 do"
     )
-    parser.add_argument("--time", action="store_true", help="time all SYSTEMs in turns on 12 s of a song")
+    parser.add_argument(
+        "--time", action="store_true", help="only time all SYSTEMs, in turns, on 12 s of a song"
+    )
     parser.add_argument("--keep", metavar="DIR", help="keep the estimates there: <system>/<track>/vocals.wav")
     parser.add_argument(
         "--excerpts",
@@ -126,12 +127,17 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
     training, tracks = load_songs(options.data_root, options.split, options.held_out)
     own = {"seed": options.seed, "training": tuple(training), "device": device}
     systems = {name: make_system(name, Options(models[name], **own)) for name in options.systems}
-    settings = {
-        "data": options.data_root,
-        "mixed_precision": accelerator.mixed_precision,
-        **{
-            key: getattr(options, key) for key in ("split", "held_out", "excerpts", "dnsmos", "musdb", "seed")
-        },
+    precision = accelerator.mixed_precision
+    launcher = "python" if precision == "no" else f"accelerate launch --mixed_precision {precision}"
+    made = facts(f"{launcher} -m dmxlib.evaluation {shlex.join(argv)}", device=str(device))
+    if options.time:
+        if accelerator.is_main_process:
+            times = clock(systems, first_seconds(tracks[0], clip_seconds))
+            Scores(options.output_dir, {}).add_times(times, **made)
+        return
+    settings = {"data": options.data_root, "mixed_precision": precision}
+    settings |= {
+        key: vars(options)[key] for key in ("split", "held_out", "excerpts", "dnsmos", "musdb", "seed")
     }
     of_each = {
         name: settings | {"model": models[name], "steps": system.steps} for name, system in systems.items()
@@ -140,16 +146,9 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
     asked = {"most": options.excerpts, "dnsmos": options.dnsmos, "musdb": options.musdb}
     space = protocol.pop("space", None) or latent_space(device)
     evaluate(accelerator, systems, tracks, scores, Protocol(space, **asked | protocol), options.keep)
-    if not accelerator.is_main_process:
-        return
-    precision = accelerator.mixed_precision
-    launcher = "python" if precision == "no" else f"accelerate launch --mixed_precision {precision}"
-    made = facts(f"{launcher} -m dmxlib.evaluation {shlex.join(argv)}", device=str(device))
-    for name, system in systems.items():
+    for name, system in systems.items() if accelerator.is_main_process else ():
         bandwidth = None if math.isinf(system.bandwidth) else system.bandwidth
         scores.add(name, [], **made, parameters=system.parameters, bandwidth=bandwidth)
-    if options.time:
-        scores.add_times(clock(systems, first_seconds(tracks[0], clip_seconds)), **made)
 
 
 @exit_on_input_error

@@ -109,7 +109,7 @@ class Protocol:
     """What is scored of every song, for all systems alike.
 
     Args:
-        space: what `latent_space` returns; None where only `Song.excerpts` are asked for.
+        space: what `latent_space` returns, on another device than the processor or of another codec.
         choose: (track, its vocals) -> the excerpts that are scored, as slices of frames.
         most: so many of them, spread evenly; None takes all.
         dnsmos, musdb: whether these are scored as well.
@@ -146,7 +146,9 @@ def score(
         figures[f"lsd_{low}_{high}"] = metrics.lsd(vocals, estimate, RATE, voiced, (low, high))
     figures |= metrics.bss_eval(vocals, estimate, excerpt.mixture, RATE)
     figures["stft_distance"] = metrics.stft_distance(vocals, estimate, RATE)
-    figures["latent_distance"] = metrics.latent_distance(vocals, estimate, RATE, *protocol.space)
+    figures["latent_distance"] = metrics.latent_distance(
+        vocals, estimate, RATE, *(protocol.space or latent_space())
+    )
     if protocol.dnsmos:
         figures |= {f"dnsmos_{name}": value for name, value in metrics.dnsmos(estimate, RATE).items()}
     return figures

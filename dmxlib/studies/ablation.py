@@ -9,7 +9,7 @@ The file names the command that trains, its config, what all variants share and 
         - {}
         - {mask_channels: 0}
     scored_on: [data/leave-sodium-out]    # of a separator: data sets whose valid songs score it as well
-    results: results/training/ablations.csv    # runs land in data/runs/ablations/<results' name>/<variant>
+    results: results/ablations/separator.csv    # runs land in data/runs/ablations/<results' name>/<variant>
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Comparison:
     shared: dict = field(default_factory=dict)
     variants: list = field(default_factory=list)
     scored_on: list = field(default_factory=list)
-    results: str = "results/training/ablations.csv"
+    results: str = "results/ablations/separator.csv"
 
 
 def compare(comparison: Comparison) -> None:

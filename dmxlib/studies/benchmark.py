@@ -1,4 +1,4 @@
-"""How long everything takes: `python -m dmxlib.studies.benchmark` writes results/benchmark/.
+"""How long everything takes: `python -m dmxlib.studies.benchmark` writes results/speed/.
 
 benchmark.csv has one row a measurement. Separation is of a 12-s stereo clip at 44.1 kHz, resampling, padding
 and refinement included; its parts are timed beside it, on one chunk. An iterative baseline's time is that of
@@ -383,7 +383,7 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dmxlib.studies.benchmark", description="Time everything; see results/README.md."
     )
-    parser.add_argument("--output_dir", default="results/benchmark", help="folder to write to")
+    parser.add_argument("--output_dir", default="results/speed", help="folder to write to")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls, after one that is not counted")
     parser.add_argument("--quick", action="store_true", help="each kind once, small and in one process")
     options = parser.parse_args(argv)

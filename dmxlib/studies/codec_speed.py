@@ -87,7 +87,7 @@ def work(seanet: nn.Module, x: torch.Tensor):
 def main(argv=None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m dmxlib.studies.codec_speed", description=__doc__)
-    parser.add_argument("--output_dir", default="results/benchmark", help="folder to write to")
+    parser.add_argument("--output_dir", default="results/speed", help="folder to write to")
     parser.add_argument("--seconds", type=float, default=2048 / 150, help="of audio")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls, after one that is not counted")
     options = parser.parse_args(argv)

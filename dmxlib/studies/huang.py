@@ -42,7 +42,7 @@ class HuangConfig:
     `every` 5 a slow one is scored on each fifth clip."""
 
     data_root: str = "data/mir-1k-huang"
-    output_dir: str = "results/mir-1k/huang"
+    output_dir: str = "results/unheard-singers/huang"
     systems: dict = field(default_factory=dict)
 
 

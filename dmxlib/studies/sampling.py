@@ -4,7 +4,7 @@ sampling.csv has a row for each setting and song: medians of METRICS over sung e
 where nobody sings, as sampled and refined, and the seconds that a second of audio took. seams.csv says how
 far the borders of chunks are heard. `write_report` makes sampling.png and sampling.md of both.
 DPM-Solver++, UniPC, noise added in every step, means of several samples, a level that follows each frame and
-EM by norbert were tried too, and lost: results/sampling has their numbers.
+EM by norbert were tried too, and lost: results/steps has their numbers.
 """
 
 import argparse

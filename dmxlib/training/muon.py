@@ -1,7 +1,7 @@
 """Muon: the momentum of every matrix and convolution kernel, orthogonalised, before it is a step.
 
 A squared error teaches a network loud things long before quiet ones: after 80 steps AdamW's codec is 0.4 dB
-behind Muon's (results/training/codec.csv), after 128 its separator has a higher loss, 0.94 against 0.90, and
+behind Muon's (results/ablations/codec.csv), after 128 its separator has a higher loss, 0.94 against 0.90, and
 draws no worse voices of a song left out (ablations.csv). `torch.optim.Muon` takes matrices only and
 multiplies in bf16, which a processor without instructions for it does thirty times slower.
 """

@@ -450,15 +450,6 @@ def test_irm_is_far_better_than_the_mixture(toy_root):
     assert metrics.sdr(vocals, estimate) > metrics.sdr(vocals, track.mixture()) + 6
 
 
-def test_irm_is_of_magnitudes(made):
-    """A voice at 440 Hz over another tone of half its height at the same place: 1 / (1 + 0.5), where powers
-    would give 1 / (1 + 0.25)."""
-    made.rest = 0.5 * made.voice
-    inside = slice(RATE // 2, 2 * RATE)
-    estimate = references.ideal_ratio_mask(made)[:, inside]
-    np.testing.assert_allclose(estimate, made.mixture()[:, inside] / 1.5, atol=1e-4)
-
-
 def test_repetition_is_taken_out(rng):
     """A loop of noise under a tone that sounds once: the loop goes, the tone stays."""
     loop = np.tile(rng.standard_normal((2, 2 * RATE), np.float32), 5)

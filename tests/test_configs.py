@@ -15,9 +15,12 @@ import torch
 from encodec.modules import SEANetEncoder
 
 import dmxlib
+from dmxlib import baselines
+from dmxlib.baselines.base import new_model
 from dmxlib.config import from_values, read_yaml
 from dmxlib.latents import LatentConfig
 from dmxlib.summary import markdown
+from dmxlib.train import TRAINABLE
 from dmxlib.training.codec import CodecTrainConfig
 from dmxlib.unet import VocalUNet1D
 
@@ -53,7 +56,7 @@ class Row(NamedTuple):
 PAPERS_FOUR = ["polarity", "channel_flip", "pitch_shift", "stem_remix"]
 SPECIFICATION = [
     Row("paper_codec", "init", "EnCodec 48 kHz", "48khz", f"{LDM} III-B"),
-    Row("paper_codec", "normalization", "to a range", "range", LDM),
+    Row("paper_codec", "normalization", "to a range", "range", f"{LDM} III-B"),
     Row("paper_codec", "max_train_steps", "frozen", 0, f"{LDM} III-E3"),
     Row("paper_stage1", "codec", "EnCodec 48 kHz", "data/runs/encodec_48khz/model", f"{LDM} III-B"),
     Row("paper_stage1", "parameters", "115.9 M", "115.7 M", f"{LDM} Table II"),
@@ -61,6 +64,7 @@ SPECIFICATION = [
         [256, 256, 512, 512, 1024, 1024], f"{LDM} III-E1"),
     Row("paper_stage1", "first_injection", "every level but the first three", 3, f"{LDM} III-E2"),
     Row("paper_stage1", "interpolation", "bilinear", "linear", f"{LDM} III-E2"),
+    Row("paper_stage1", "level_channel", "not named", True, f"{LDM} III-E2", ours=True),
     Row("paper_stage1", "mask_channels", "none", 0, f"{LDM} III-E1"),
     Row("paper_stage1", "fourier_channels", "1024", 1024, f"{LDM} III-E1"),
     Row("paper_stage1", "time_channels", "1024", 1024, f"{LDM} III-E1"),
@@ -83,6 +87,8 @@ SPECIFICATION = [
                 f"{LDM} IV-A"),
         )
     ),
+    Row("paper_stage1", "num_inference_steps", "T", 50, f"{LDM} III-D", ours=True),
+    Row("paper_stage2", "num_inference_steps", "T", 50, f"{LDM} III-D", ours=True),
     Row("paper_stage2", "pretrained_model_name_or_path", "stage 1's model", "data/runs/paper_stage1/model",
         f"{LDM} III-E3"),
     Row("paper_bsrnn", "parameters", "36 M", "36.4 M", f"{LDM} Table II"),
@@ -159,9 +165,7 @@ def config_class(values):
         return LatentConfig
     if {"init", "ratios"} & values.keys():
         return CodecTrainConfig
-    system = values.get("system", "ldm-dmx")
-    module = "training.separator" if system == "ldm-dmx" else f"baselines.{system}"
-    return importlib.import_module(f"dmxlib.{module}").TrainConfig
+    return importlib.import_module(TRAINABLE[values.get("system", "ldm-dmx")]).TrainConfig
 
 
 def read(file):
@@ -184,19 +188,13 @@ def count(config):
     """Parameters of the system of a config; of LDM-dmx with the conditioner, as the paper counts."""
     with torch.device("meta"):  # shapes without numbers
         if config.system != "ldm-dmx":
-            from dmxlib.baselines.base import new_model
-
-            modules = [new_model(baseline(config.system), config)]
+            modules = [new_model(baselines.load(config.system), config)]
         else:
             wanted = inspect.signature(VocalUNet1D).parameters
             sizes = {name: value for name, value in vars(config).items() if name in wanted}
             unet = VocalUNet1D(latent_channels=129, condition_channels=128, **sizes)
             modules = [unet, SEANetEncoder(channels=2, norm="time_group_norm")]
         return sum(parameter.numel() for module in modules for parameter in module.parameters())
-
-
-def baseline(system):
-    return importlib.import_module("dmxlib.baselines").load(system)
 
 
 def marks(file):
@@ -308,7 +306,7 @@ def test_the_papers_recipe_at_mini_size():
     for big, small in zip(paper, mini, strict=True):
         for key in ("system", "train_conditioner", "t_power", "optimizer", "adam_weight_decay"):
             assert getattr(small, key) == getattr(big, key), key
-    for key in ("first_injection", "mask_channels"):
+    for key in ("first_injection", "mask_channels", "interpolation", "level_channel"):
         assert getattr(mini[0], key) == getattr(paper[0], key), key
     cache, codec = read("mini_ldm_dmx_latents"), read("mini_ldm_dmx_codec")
     assert cache.augmentations == PAPERS_FOUR and cache.codec == mini[0].codec == f"{codec.output_dir}/model"
@@ -316,6 +314,7 @@ def test_the_papers_recipe_at_mini_size():
     assert mini[1].pretrained_model_name_or_path == f"{mini[0].output_dir}/model"
     batches = [config.train_batch_size * config.gradient_accumulation_steps for config in mini]
     assert batches[0] == batches[1] and codec.max_train_steps == 0
+    assert codec.normalization == read("paper_codec").normalization == "range"
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def separate_file(system, track: Path, paths, options) -> None:
             num_inference_steps=options.steps,
             generator=torch.Generator().manual_seed(options.seed),
             overlap=options.overlap,
-            refine={None: system.refinement, "none": None}.get(options.refine, options.refine),
+            refine=None if options.refine == "none" else options.refine or system.refinement,
         )
         if options.verbose:
             print(f"{track}: {frames / rate:.1f} s at {rate} Hz", file=sys.stderr)

@@ -119,7 +119,7 @@ def about(name: str) -> str:
     """A line on a model that ships, from the about.json beside its weights."""
     told = json.loads((weights.FOLDER / name / "about.json").read_text())
     score, speed = told.get("si_sdr"), told.get("speed")
-    figures = f"SI-SDR {round(score, 1) + 0:.1f} dB on unheard singers" if score is not None else "not scored yet"
+    figures = "not scored yet" if score is None else f"SI-SDR {score:.1f} dB on unheard singers"
     return f"{name:22} {told['title']}; {figures}" + (f"; {speed:.0f} x real time" if speed else "")
 
 

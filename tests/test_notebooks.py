@@ -88,14 +88,14 @@ def snapshot(folder) -> dict:
     return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def small_parameters(source, tmp_path, toy_root, model_folder) -> dict:
+def small_parameters(source, tmp_path, toy_root, model_folder, codec_folder) -> dict:
     """Those a notebook is tested with."""
     if source.stem == "03_training":
         write_yaml(TrainConfig(**SMALL_UNET), tmp_path / "small.yaml")
     shared = dict(
         data_root=str(toy_root),
         model=str(model_folder),
-        codec=str(model_folder / "codec"),
+        codec=str(codec_folder),
         config=str(tmp_path / "small.yaml"),
         output_dir=str(tmp_path / "output"),
     )
@@ -104,11 +104,12 @@ def small_parameters(source, tmp_path, toy_root, model_folder) -> dict:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_runs(source, tmp_path, toy_root, model_folder, jupyter_in_tmp):
+def test_runs(source, tmp_path, toy_root, model_folder, codec_folder, jupyter_in_tmp):
     before = snapshot(notebooks.ROOT / "results")
     copy = tmp_path / "copies" / source.name
 
-    notebooks.run(source, small_parameters(source, tmp_path, toy_root, model_folder), copy)
+    parameters = small_parameters(source, tmp_path, toy_root, model_folder, codec_folder)
+    notebooks.run(source, parameters, copy)
 
     executed = nbformat.read(copy, 4)
     nbformat.validate(executed)

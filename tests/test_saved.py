@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from dmxlib import audio, train
 from dmxlib.codec import Codec, Conditioner
 from dmxlib.codec.load import load_codec
+from dmxlib.errors import InputError
 from dmxlib.pipeline import VocalSeparationPipeline
 
 SAVED = Path(__file__).parent / "saved"
@@ -69,6 +70,14 @@ def test_codebooks_beside_the_codec_are_read(expected, capfd):
     codes = codec.quantize(codec.encode(wave))[0, :, ::10]
     assert codes.tolist() == expected["codes"]
     assert capfd.readouterr().err == ""
+
+
+def test_level_rule_that_is_gone_is_refused(tmp_path):
+    shutil.copytree(SAVED / "pipeline", tmp_path / "drawn")
+    index = tmp_path / "drawn" / "model_index.json"
+    index.write_text(index.read_text().replace("averaged", "drawn"))
+    with pytest.raises(InputError, match="drawn"):
+        VocalSeparationPipeline.from_pretrained(tmp_path / "drawn")
 
 
 def test_stage_3_run_goes_on(tmp_path, toy_root):

@@ -1,0 +1,53 @@
+"""The wheel holds the package, all of it, and nothing else: dmxlib works without a checkout."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of a copy of the sources, with empty weights: those take seconds to pack."""
+    pytest.importorskip("setuptools", reason="setuptools, which builds the wheel, is missing")
+    source, target = (tmp_path_factory.mktemp(name) for name in ("source", "wheel"))
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "dmxlib", source / "dmxlib", copy_function=copy)
+    (source / "tests").mkdir()
+    (source / "tests" / "__init__.py").touch()
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", target]
+    subprocess.run([*command, source], check=True, timeout=300)
+    (path,) = target.iterdir()
+    return zipfile.ZipFile(path)
+
+
+def copy(source, target):
+    if str(source).endswith(".safetensors"):
+        Path(target).touch()
+    else:
+        shutil.copy(source, target)
+
+
+def test_wheel_is_the_package(wheel):
+    ours = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "dmxlib").rglob("*")
+        if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)
+    }
+    packed = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
+    assert packed == ours
+    system = "pretrained/ldm-dmx-mini"
+    weights = f"{system}/unet/diffusion_pytorch_model.safetensors"
+    for name in ("configs/paper_stage1.yaml", "listening/page/index.html", f"{system}/README.md", weights):
+        assert f"dmxlib/{name}" in packed
+
+
+def test_wheel_has_the_command(wheel):
+    (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    assert "dmxlib-separate = dmxlib.separate:main" in wheel.read(entry_points).decode().splitlines()

@@ -5,7 +5,7 @@ pad, to measure, to normalise, to activate, to add. Here a convolution's input i
 padded in tiles that stay in the cache, just before it is convolved, and its output is measured while it is
 still there. Under `torch.autocast` the products, and what a layer leaves in memory, are in its precision, and
 sums and what is read in float32. What bounds it, and what each step gave, is in results/speed;
-`python -m dmxlib.studies.benchmark` measures it again.
+`python -m dmxlib.studies.codec_speed` measures it again.
 """
 
 import math

@@ -218,29 +218,6 @@ def analyse(results: Path, key: str | None = None, output_dir: str | None = None
 # -- without listeners ---------------------------------------------------------------------------------------
 
 
-def simulate(
-    key: dict,
-    quality: dict[str, float],
-    listeners: int,
-    generator: np.random.Generator,
-    spread=0.5,
-    noise=0.8,
-) -> pandas.DataFrame:
-    """Made-up ratings, to plan a study and to test the analysis: never a result.
-
-    Each is a system's quality plus a listener's own offset (deviation `spread`) plus chance (`noise`),
-    rounded to 1 to 5; columns as in `read_results`.
-    """
-    samples = pandas.DataFrame.from_dict(rated_samples(key), orient="index")[["system", "item"]]
-    samples = samples.rename_axis("sample").reset_index()
-    people = pandas.DataFrame({"listener": [f"simulated-{number:03}" for number in range(listeners)]})
-    people["offset"] = generator.normal(0, spread, listeners)
-    rows = people.merge(pandas.DataFrame({"aspect": key["aspects"]}), "cross").merge(samples, "cross")
-    latent = rows.system.map(quality) + rows.offset + generator.normal(0, noise, len(rows))
-    rows["rating"] = np.clip(np.round(latent), 1, 5).astype(int)
-    return rows[["listener", "item", "system", "aspect", "rating", "sample"]]
-
-
 def proxy(folder: Path) -> str:
     """DNSMOS P.835 of the rated samples, a network's guess at what listeners would say of speech.
 

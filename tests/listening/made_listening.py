@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 
 import numpy as np
+import pandas
 from scipy.signal import butter, sosfilt
 
 from dmxlib import audio
@@ -123,3 +124,26 @@ class Server:
         except OSError:
             pass
         return None, ""
+
+
+def simulate(
+    key: dict,
+    quality: dict[str, float],
+    listeners: int,
+    generator: np.random.Generator,
+    spread=0.5,
+    noise=0.8,
+) -> pandas.DataFrame:
+    """Made-up ratings.
+
+    Each is a system's quality plus a listener's own offset (deviation `spread`) plus chance (`noise`),
+    rounded to 1 to 5; columns as in `read_results`.
+    """
+    samples = pandas.DataFrame.from_dict(results.rated_samples(key), orient="index")[["system", "item"]]
+    samples = samples.rename_axis("sample").reset_index()
+    people = pandas.DataFrame({"listener": [f"simulated-{number:03}" for number in range(listeners)]})
+    people["offset"] = generator.normal(0, spread, listeners)
+    rows = people.merge(pandas.DataFrame({"aspect": key["aspects"]}), "cross").merge(samples, "cross")
+    latent = rows.system.map(quality) + rows.offset + generator.normal(0, noise, len(rows))
+    rows["rating"] = np.clip(np.round(latent), 1, 5).astype(int)
+    return rows[["listener", "item", "system", "aspect", "rating", "sample"]]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas
 import pytest
-from made_listening import BANDS, lms_lines, submission, write_lms
+from made_listening import BANDS, lms_lines, simulate, submission, write_lms
 from scipy import stats
 
 from dmxlib import metrics
@@ -74,7 +74,7 @@ def test_listening_interval_is_students(rng):
 
 def test_listening_analysis_finds_known_means(rng):
     quality = {"good": 4.2, "fair": 3.0, "poor": 2.4}
-    ratings = analyse.simulate(PLAN, quality, 40, rng)
+    ratings = simulate(PLAN, quality, 40, rng)
     assert len(ratings) == 40 * 2 * 3 * 6 and ratings.rating.between(1, 5).all()
     scores = analyse.opinion_scores(ratings, PLAN)
     assert list(scores.system) == list(SYSTEMS) * 2 and set(scores.listeners) == {40}
@@ -103,7 +103,7 @@ def test_listening_equal_systems_rarely_differ(rng):
     key = {**PLAN, "aspects": ["artifacts"]}
     found = 0
     for _ in range(60):
-        tests = analyse.comparisons(analyse.simulate(key, dict.fromkeys(SYSTEMS, 3.0), 14, rng), key)
+        tests = analyse.comparisons(simulate(key, dict.fromkeys(SYSTEMS, 3.0), 14, rng), key)
         found += (tests.p_holm < 0.05).any()
     assert found <= 7
 
@@ -115,7 +115,7 @@ def test_listening_holm():
 
 
 def test_listening_agreement_is_one_for_one_opinion_and_names_the_odd_one_out(rng):
-    ratings = analyse.simulate(PLAN, {"good": 5, "fair": 3, "poor": 1}, 6, rng, spread=0, noise=0)
+    ratings = simulate(PLAN, {"good": 5, "fair": 3, "poor": 1}, 6, rng, spread=0, noise=0)
     (kendall,) = set(analyse.agreement(ratings).kendall_w.round(6))
     assert kendall == 1
     odd = ratings.listener == "simulated-003"
@@ -123,14 +123,14 @@ def test_listening_agreement_is_one_for_one_opinion_and_names_the_odd_one_out(rn
     fit = analyse.agreement(ratings)
     assert set(fit.least_listener) == {"simulated-003"} and fit.least_spearman.max() == pytest.approx(-1)
     assert (fit.kendall_w < 0.6).all()
-    noise = analyse.agreement(analyse.simulate(PLAN, dict.fromkeys(SYSTEMS, 3), 6, rng, spread=0, noise=1.5))
+    noise = analyse.agreement(simulate(PLAN, dict.fromkeys(SYSTEMS, 3), 6, rng, spread=0, noise=1.5))
     assert (noise.kendall_w < 0.5).all()
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("listeners", [1, 2])
 def test_listening_few_or_flat_listeners_end_in_a_table(listeners, tmp_path, rng):
-    ratings = analyse.simulate(PLAN, dict.fromkeys(SYSTEMS, 3.0), listeners, rng, spread=0, noise=0)
+    ratings = simulate(PLAN, dict.fromkeys(SYSTEMS, 3.0), listeners, rng, spread=0, noise=0)
     text = analyse.report(ratings, PLAN, [], tmp_path)
     assert "| good | 3.00 ±" in text and "Nothing." in text and "None." in text
 

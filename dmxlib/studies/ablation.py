@@ -44,8 +44,9 @@ class Comparison:
     results: str = "results/ablations/separator.csv"
 
 
-def compare(comparison: Comparison) -> None:
-    """Train what has no row yet, in the file's order; a run that was broken off is resumed.
+def compare(comparison: Comparison, runs: Path = RUNS) -> None:
+    """Train what has no row yet, in the file's order, into folders of `runs`; a run that was broken off is
+    resumed.
 
     Columns: variant, command, steps, minutes, the last validation's figures, and for each data set of
     `scored_on` the medians of METRICS, raw and refined. Raises InputError where a command fails.
@@ -56,7 +57,7 @@ def compare(comparison: Comparison) -> None:
         name = ",".join(f"{key}={value}" for key, value in changes.items()) or "base"
         if name in {row["variant"] for row in rows}:
             continue
-        folder = RUNS / table.stem / name.replace("/", "-")
+        folder = runs / table.stem / name.replace("/", "-")
         command = [comparison.train, "--config", comparison.config, "--output_dir", str(folder)]
         for key, value in (comparison.shared | changes).items():
             command += [f"--{key}", json.dumps(value) if isinstance(value, list) else str(value)]
@@ -78,16 +79,19 @@ def training_figures(folder: Path) -> dict:
 
 
 def median_scores(folder: Path, data_set: Path) -> dict:
-    """Medians of the scores of a run's separator on the valid songs of a data set."""
+    """Score a run's separator on the valid songs of a data set; returns the medians."""
     scores = folder / "scores" / data_set.name
     songs = ["--data", str(data_set), "--split", "valid", "--out", str(scores)]
     run(["-m", "dmxlib.evaluation", *SCORED, "--model", f"{folder}/model", *songs])
+    return medians_of(scores)
+
+
+def medians_of(scores: Path) -> dict:
+    """The medians of METRICS from the scores of a data set, in the folder of its name."""
     table = pd.concat([pd.read_csv(scores / f"{system}.csv") for system in SCORED])
     medians = table.groupby(["system", "metric"]).value.median()
     return {
-        f"{data_set.name}_{system}_{metric}": medians[system, metric]
-        for system in SCORED
-        for metric in METRICS
+        f"{scores.name}_{system}_{metric}": medians[system, metric] for system in SCORED for metric in METRICS
     }
 
 
@@ -98,15 +102,15 @@ def run(arguments: list[str]) -> None:
 
 
 @exit_on_input_error
-def main(argv=None) -> None:
-    """Command line."""
+def main(argv=None, runs: Path = RUNS) -> None:
+    """Command line; `runs` is where trainings land."""
     parser = argparse.ArgumentParser(
         prog="python -m dmxlib.studies.ablation",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="such as dmxlib/configs/ablations.yaml")
-    compare(from_values(Comparison, read_yaml(parser.parse_args(argv).file)))
+    compare(from_values(Comparison, read_yaml(parser.parse_args(argv).file)), runs)
 
 
 if __name__ == "__main__":

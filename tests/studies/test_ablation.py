@@ -12,9 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def comparison(toy_root, model_folder, tmp_path, monkeypatch):
+def comparison(toy_root, model_folder, tmp_path):
     """Makes a comparison of one-step trainings, run in a folder of its own."""
-    monkeypatch.setattr(ablation, "RUNS", tmp_path / "runs")
     shared = {
         "codec": str(model_folder / "codec"),
         "data_root": str(toy_root),
@@ -37,7 +36,7 @@ def comparison(toy_root, model_folder, tmp_path, monkeypatch):
             "results": str(tmp_path / "table.csv"),
         }
         file.write_text(yaml.safe_dump(values))
-        ablation.main([str(file)])
+        ablation.main([str(file)], tmp_path / "runs")
         return pd.read_csv(tmp_path / "table.csv").set_index("variant")
 
     return run
@@ -60,7 +59,7 @@ def test_failing_variant_ends_it_and_keeps_the_others(comparison, capfd):
     assert list(comparison({}).index) == ["base"]
 
 
-def test_scores_are_medians(tmp_path, monkeypatch):
+def test_scores_are_medians(tmp_path):
     scores = tmp_path / "scores" / "songs"
     scores.mkdir(parents=True)
     for shift, system in enumerate(ablation.SCORED):
@@ -68,6 +67,5 @@ def test_scores_are_medians(tmp_path, monkeypatch):
         pd.DataFrame(rows, columns=["metric", "value"]).assign(system=system).to_csv(
             scores / f"{system}.csv", index=False
         )
-    monkeypatch.setattr(ablation, "run", lambda arguments: None)
-    figures = ablation.median_scores(tmp_path, Path("data/songs"))
+    figures = ablation.medians_of(scores)
     assert figures["songs_ldm-dmx_sdr"] == 2.0 and figures["songs_ldm-dmx-refined_lsd"] == 3.0

@@ -1,0 +1,128 @@
+"""The paper's commands, one after the other, from its configs: small in width, length and steps alone."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import reset_accelerate
+
+import dmxlib
+from dmxlib import audio, baselines, train, train_codec
+from dmxlib.data import load_tracks
+from dmxlib.data.sets.toy import render_song
+from dmxlib.evaluation import __main__ as evaluation
+from dmxlib.pipeline import VocalSeparationPipeline
+
+CONFIGS = Path(dmxlib.__file__).parent / "configs"
+FRAMES = 256  # latent frames of an excerpt, 1.7 s
+QUICK = {
+    "pairs": 8,
+    "validation_pairs": 1,
+    "max_train_steps": 2,
+    "train_batch_size": 2,
+    "dataloader_num_workers": 0,
+    "mixed_precision": "no",  # bf16 is slow on processors
+}
+CODEC = {
+    "init": "none",  # the official weights would be fetched
+    "sampling_rate": 48_000,
+    "channels": 2,
+    "dimension": 16,
+    "n_filters": 4,
+    "ratios": [5, 4, 4, 4],
+    "n_q": 2,
+    "bins": 16,
+    "excerpt_seconds": FRAMES * 320 / 48_000,
+    "validation_excerpts": 2,
+}
+SEPARATOR = {
+    "chunk_frames": FRAMES,
+    "level_channels": [8, 8, 16, 16, 24, 24],
+    "fourier_channels": 16,
+    "time_channels": 16,
+}
+BASELINES = {
+    "bsrnn": {"features": 8, "pairs_of_layers": 1, "chunk_samples": 16_384},
+    "hdemucs": {"width": 4, "chunk_samples": 16_384},
+}
+
+
+def run(command, config, **settings):
+    """A command with a config of the paper's size and what makes it small."""
+    reset_accelerate()
+    try:
+        command.main(
+            [
+                "--config",
+                str(CONFIGS / f"{config}.yaml"),
+                *(f"--{key}={value}" for key, value in settings.items()),
+            ]
+        )
+    finally:
+        reset_accelerate()
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    """Two made songs of 20 s as MUSDB18-HQ has them: one to train on, one to validate on and to test."""
+    root = tmp_path_factory.mktemp("musdb18-hq")
+    for seed, split in enumerate(("train", "valid")):
+        vocals, accompaniment = render_song(seed, 20.0, 44_100)
+        for stem, wave in (("mixture", vocals + accompaniment), ("vocals", vocals)):
+            audio.write(root / split / f"Song {seed}" / f"{stem}.wav", wave, 44_100, "PCM_16")
+    (root / "test").symlink_to("valid")
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(songs, tmp_path_factory):
+    """The folders of the codec's and both stages' runs, made in their order."""
+    folder = tmp_path_factory.mktemp("runs")
+    shared = {"data_root": songs, **QUICK}
+    codec, stage1, stage2 = (folder / name for name in ("codec", "stage1", "stage2"))
+    run(train_codec, "paper_codec", data_root=songs, output_dir=codec, **CODEC)
+    run(train, "paper_stage1", output_dir=stage1, codec=codec / "model", **shared, **SEPARATOR)
+    run(train, "paper_stage2", output_dir=stage2, pretrained_model_name_or_path=stage1 / "model", **shared)
+    return codec, stage1, stage2
+
+
+def score(system, model, songs, out):
+    """The rows and facts that the evaluation writes for a trained model in two steps."""
+    reset_accelerate()
+    flags = {"model": model, "data": songs, "out": out, "steps": 2, "excerpts": 1, "size": "paper"}
+    try:
+        evaluation.main([system, *(f"--{key}={value}" for key, value in flags.items())])
+    finally:
+        reset_accelerate()
+    with open(out / f"{system}.csv") as file:
+        return list(csv.DictReader(file)), json.loads((out / f"{system}.json").read_text())
+
+
+def losses(folder):
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if "loss" in record]
+
+
+def test_the_papers_chain(runs, songs, tmp_path):
+    codec, stage1, stage2 = runs
+    assert not losses(codec), "the codec is frozen"
+    assert len(losses(stage1)) == len(losses(stage2)) == QUICK["max_train_steps"]
+    pipeline = VocalSeparationPipeline.from_pretrained(stage2 / "model")
+    assert pipeline.config.chunk_frames == FRAMES and pipeline.codec.channels == 2
+    assert pipeline.unet.config.mask_channels == 0 and pipeline.unet.injections[2] is None
+    rows, facts = score("ldm-dmx", stage2 / "model", songs, tmp_path)
+    assert {row["size"] for row in rows} == {"paper"} and "sdr" in {row["metric"] for row in rows}
+    assert facts["parameters"] == pipeline.unet.num_parameters() + pipeline.conditioner.num_parameters()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_papers_baselines(name, songs, tmp_path):
+    folder = tmp_path / "run"
+    run(train, f"paper_{name}", data_root=songs, output_dir=folder, **QUICK, **BASELINES[name])
+    assert len(losses(folder)) == QUICK["max_train_steps"]
+    model = baselines.load(name).from_pretrained(folder / "model")
+    (track,) = load_tracks(songs, "test")
+    vocals = model.separate(track.mixture(0, 20_000), track.rate, steps=1, quiet=True)
+    assert vocals.shape == (2, 20_000) and np.isfinite(vocals).all()

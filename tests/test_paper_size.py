@@ -46,6 +46,13 @@ SEPARATOR = {
 BASELINES = {
     "bsrnn": {"features": 8, "pairs_of_layers": 1, "chunk_samples": 16_384},
     "hdemucs": {"width": 4, "chunk_samples": 16_384},
+    "msdm": {
+        "level_channels": [8] * 11,
+        "time_channels": 16,
+        "fourier_channels": 16,
+        "chunk_samples": 16_384,
+    },
+    "instglow": {"blocks": 2, "hidden": 8, "chunk_samples": 8192},
 }
 
 

@@ -9,6 +9,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.level import encode_pair
 from dmxlib.reproduce import whole
+
+MAX_WORKERS = 8  # of a process: as many keep a GPU busy
 
 
 @dataclass
@@ -53,10 +56,11 @@ def pairs_of(config, codec: Codec) -> tuple[VocalPairs, VocalPairs]:
 
 @torch.no_grad()
 def encode_batch(codec: Codec, batch: dict) -> dict:
-    """{"vocals", "mixture"} waves (n, channels, T) -> {"latents", "condition", "mixture"}."""
-    vocals, mixture = batch["vocals"], batch["mixture"]
+    """{"vocals", "mixture"} waves (n, channels, T) -> {"latents", "condition", "mixture"}, which comes back
+    from the codec's device."""
+    vocals, mixture = (batch[key].to(codec.device) for key in ("vocals", "mixture"))
     latents, condition = encode_pair(codec, vocals, mixture), codec.encode(mixture)
-    return {"latents": latents, "condition": condition, "mixture": mixture}
+    return {"latents": latents.cpu(), "condition": condition.cpu(), "mixture": batch["mixture"]}
 
 
 def checksum(encoder: Conditioner) -> str:
@@ -86,12 +90,14 @@ def build_cache(config: LatentConfig, quiet: bool = False) -> None:
     ]
     # each process of `accelerate launch` makes its share of the shards
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    codec.to(state.device)
+    workers = min(MAX_WORKERS, max(1, os.cpu_count() // state.num_processes))
     mine = jobs[state.process_index :: state.num_processes]
     for name, pairs, indices in tqdm(mine, desc=f"encode {folder}", unit="shard", disable=quiet):
         path = folder / f"{name}.safetensors"
         if not path.exists():
-            # one worker reads and resamples the next pairs while these are encoded
-            loader = DataLoader(Subset(pairs, indices), batch_size=4, num_workers=1)
+            # workers read, resample and augment the next pairs while these are encoded
+            loader = DataLoader(Subset(pairs, indices), batch_size=4, num_workers=workers)
             items = [encode_batch(codec, batch) for batch in loader]
             _write_shard(path, {key: torch.cat([item[key] for item in items]) for key in items[0]})
 

@@ -21,10 +21,16 @@ def main(argv=None) -> None:
         raise InputError("train_decoder_only continues a codec; name one with --init.")
     codec = load_codec(config.init, quantized=True) if config.init else new_codec(config)
     kept, held = training_tracks(config.data_root, config.hold_out_seconds)
-    excerpts = (config.excerpt_seconds, codec.config.sampling_rate, codec.channels)
-    validation = VocalPairs(held, config.validation_excerpts, *excerpts, seed=1, augmentations=())
-    dataset = VocalPairs(kept, config.epoch_length, *excerpts, seed=config.seed)
-    train(CodecStep(codec, dataset, validation, config), dataset, config, accelerator)
+    rate, seconds = codec.config.sampling_rate, codec.hop_length / codec.config.sampling_rate
+
+    def pairs(tracks, length, frames, **settings):
+        return VocalPairs(tracks, length, frames * seconds, rate, codec.channels, **settings)
+
+    frames = round(config.excerpt_seconds / seconds)  # the decoder gives whole latent frames
+    validation = pairs(held, config.validation_excerpts, frames, seed=1, augmentations=())
+    calibration = pairs(kept, config.calibration_excerpts, config.chunk_frames, seed=2, augmentations=())
+    dataset = pairs(kept, config.epoch_length, frames, seed=config.seed)
+    train(CodecStep(codec, dataset, validation, calibration, config), dataset, config, accelerator)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_processes_share_the_shards(config, folder, tmp_path, monkeypatch):
     shared = replace(config, output_dir=str(tmp_path / "shared"))
     made = []
     for index in (1, 0):
-        process = SimpleNamespace(process_index=index, num_processes=2)
+        process = SimpleNamespace(process_index=index, num_processes=2, device="cpu")
         monkeypatch.setattr(latents, "PartialState", lambda process=process, **_: process)
         build_cache(shared, quiet=True)
         made.append({path.name for path in (tmp_path / "shared").glob("*.safetensors")})

@@ -50,17 +50,17 @@ class VocalPairs(torch.utils.data.Dataset):
         self.bands = _nonempty([track for track in tracks if track.has_accompaniment] for tracks in sets)
         self.length, self.seconds, self.rate = length, seconds, rate
         self.channels, self.seed, self.augmentations = channels, seed, augmentations
-        self.epoch = 0
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that go on see it change
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the training loop: a new epoch has new pairs."""
-        self.epoch = epoch
+        self.epoch.fill_(epoch)
 
     def __len__(self):
         return self.length
 
     def __getitem__(self, index):
-        generator = seeded_generator(self.seed, self.epoch, index)
+        generator = seeded_generator(self.seed, int(self.epoch), index)
         track, pair = self._sung(generator)
         rates = [track.rate]
 

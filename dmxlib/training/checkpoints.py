@@ -54,13 +54,30 @@ def load(checkpoint: Path, module, optimizer) -> tuple[dict, list]:
         weights, averages = load_file(checkpoint / WEIGHTS), load_file(checkpoint / AVERAGES)
         state = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
         module.load_state_dict(weights)
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict(_fitted(state, module, optimizer))
     except LOADING_ERRORS as error:
         raise InputError(
             f"{checkpoint} cannot be loaded: it is of other settings, damaged, or holds a pickle of "
             f"something else than numbers, which is not opened ({type(error).__name__})."
         ) from error
     return counts, [averages[str(index)] for index in range(len(averages))]
+
+
+def _fitted(saved: dict, module, optimizer) -> dict:
+    """An optimiser's saved state with the settings that this run has.
+
+    In a state of before vectors had a group of their own, the parameters stand in the module's order.
+    """
+    old, own = saved["param_groups"], optimizer.state_dict()["param_groups"]
+    if sum(len(group["params"]) for group in old) != sum(len(group["params"]) for group in own):
+        raise ValueError("other parameters were trained")
+    state = saved["state"]
+    if len(old) < len(own):
+        grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        place = {parameter: index for index, parameter in enumerate(grouped)}
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        state = {place[trained[index]]: values for index, values in state.items()}
+    return {"state": state, "param_groups": own}
 
 
 def tidy(folder: Path) -> None:

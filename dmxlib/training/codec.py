@@ -29,7 +29,7 @@ class CodecTrainConfig(TrainerConfig):
 
     data_root: str | list = "data/toy"
     hold_out_seconds: float = 8.0
-    excerpt_seconds: float = 1.7
+    excerpt_seconds: float = 1.7  # to the nearest latent frame
     epoch_length: int = 2000
     init: str | None = None
     train_decoder_only: bool = False
@@ -46,6 +46,8 @@ class CodecTrainConfig(TrainerConfig):
     spectral_weight: float = 0.1
     adversarial_weight: float = 0.0  # 0 trains without the discriminator
     validation_excerpts: int = 16
+    calibration_excerpts: int = 256
+    chunk_frames: int = 512  # of an excerpt that the latents are calibrated on: the separator's
 
 
 class CodecStep(torch.nn.Module):
@@ -53,14 +55,16 @@ class CodecStep(torch.nn.Module):
 
     Args:
         dataset: the training excerpts, which the quantiser is fitted to.
-        validation: the excerpts of `validate`; the latents are calibrated on their vocals.
+        validation: the excerpts of `validate`.
+        calibration: excerpts of the separator's length, as what a group norm gives depends on it; the latents
+            are calibrated on their vocals.
     """
 
     SCALES = ((256, 32), (512, 64), (1024, 64), (2048, 64))  # window and mel bands; hops of a quarter window
 
-    def __init__(self, codec: QuantizedCodec, dataset, validation, config: CodecTrainConfig):
+    def __init__(self, codec: QuantizedCodec, dataset, validation, calibration, config: CodecTrainConfig):
         super().__init__()
-        self.codec, self.config, self.dataset = codec, config, dataset
+        self.codec, self.config, self.dataset, self.calibration = codec, config, dataset, calibration
         codec.encoder.requires_grad_(not config.train_decoder_only)
         self.adversary = Adversary(codec.channels) if config.adversarial_weight else None
         self.mels = torch.nn.ModuleList(
@@ -69,7 +73,7 @@ class CodecStep(torch.nn.Module):
             )
             for window, bands in self.SCALES
         )
-        self.validation = torch.utils.data.default_collate([validation[i] for i in range(len(validation))])
+        self._held_out = torch.cat(list(vocals_of(validation, len(validation))))
 
     def forward(self, batch, generator):
         """Mean loss over three vocals for each mixture, which the conditioner has to encode as well; vocals
@@ -87,9 +91,14 @@ class CodecStep(torch.nn.Module):
         spectral = [(log_mel(mel, estimate) - log_mel(mel, wave)).abs().mean() for mel in self.mels]
         return (estimate - wave).square().mean() + self.config.spectral_weight * torch.stack(spectral).mean()
 
+    @property
+    def held_out(self):
+        """Vocals to validate on (excerpts, channels, T), of unit RMS, on the codec's device."""
+        return unit_rms(self._held_out.to(self.codec.device))
+
     def validate(self, picture):
-        """Loss and median SDR in dB on held-out vocals; draws the first of them."""
-        wave = unit_rms(self.validation["vocals"])
+        """Loss and median SDR in dB on held-out vocals; plots the first of them."""
+        wave = self.held_out
         estimate = torch.cat([self.codec.decode(self.codec.encode(excerpt)) for excerpt in wave.split(1)])
         titles = {"vocals": wave[0].cpu().numpy(), "through the codec": estimate[0].cpu().numpy()}
         save_spectrograms(picture, titles, self.codec.config.sampling_rate)
@@ -104,12 +113,13 @@ class CodecStep(torch.nn.Module):
         learned = self.config.max_train_steps > 0 and not self.config.train_decoder_only
         kind = self.config.normalization
         if learned or kind or not self.codec.normalization.fitted:
-            self.codec.calibrate(self.validation["vocals"].split(1), kind or "half-whitened")
+            waves = vocals_of(self.calibration, len(self.calibration))
+            self.codec.calibrate((wave.to(self.codec.device) for wave in waves), kind or "half-whitened")
         if learned or self.config.fit_quantizer:
-            items = (self.dataset[index] for index in range(min(FITTED_EXCERPTS, len(self.dataset))))
-            self.codec.fit_quantizer(item["vocals"][None].to(self.codec.device) for item in items)
+            waves = vocals_of(self.dataset, min(FITTED_EXCERPTS, len(self.dataset)))
+            self.codec.fit_quantizer(wave.to(self.codec.device) for wave in waves)
         self.codec.save_pretrained(folder)
-        wave = unit_rms(self.validation["vocals"])
+        wave = self.held_out
         codes = [self.codec.quantize(self.codec.encode(excerpt)) for excerpt in wave.split(1)]
         decoded = torch.cat([self.codec.decode(self.codec.dequantize(code)) for code in codes])
         used = [len(book.unique()) for book in torch.cat(codes, dim=2)[0]]
@@ -121,6 +131,11 @@ class CodecStep(torch.nn.Module):
 
 
 FITTED_EXCERPTS = 1000  # of the training set, that the quantiser is fitted to
+
+
+def vocals_of(dataset, count: int):
+    """The vocals of a data set's first items, one after the other, (1, channels, T)."""
+    return (dataset[index]["vocals"][None] for index in range(count))
 
 
 class Adversary(torch.nn.Module):

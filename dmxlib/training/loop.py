@@ -65,7 +65,8 @@ def make_accelerator(config: TrainerConfig) -> Accelerator:
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+        # a batch travels to the device while the one before it is still learned
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, non_blocking=True),
     )
 
 
@@ -93,6 +94,8 @@ class Run:
             shuffle=True,
             drop_last=True,
             num_workers=config.dataloader_num_workers,
+            persistent_workers=config.dataloader_num_workers > 0,
+            pin_memory=accelerator.device.type == "cuda",
         )
         if len(loader) < accelerator.num_processes:
             raise InputError(f"{len(dataset)} training items are less than one batch; prepare more data.")
@@ -100,10 +103,9 @@ class Run:
         if config.optimizer not in OPTIMIZERS:
             raise InputError(f"optimizer is {config.optimizer}; choose {' or '.join(OPTIMIZERS)}.")
         optimizer = OPTIMIZERS[config.optimizer](
-            self.parameters,
+            parameter_groups(self.parameters, config.adam_weight_decay),
             config.learning_rate,
             betas=(0.9, config.adam_beta2),
-            weight_decay=config.adam_weight_decay,
         )
         self.module, self.optimizer, self.loader = accelerator.prepare(module, optimizer, loader)
         self.ema = EMAModel(self.parameters, config.ema_decay) if config.use_ema else None
@@ -143,7 +145,7 @@ class Run:
                     self.accelerator.backward(loss)
                     losses.append(loss.detach())
                 if self.accelerator.sync_gradients:
-                    loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+                    loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
                     losses = []
                     yield self.update(loss)
                     if self.step == self.config.max_train_steps:
@@ -155,16 +157,18 @@ class Run:
         number, done = divmod(self.step, math.ceil(len(self.loader) / accumulation))
         self.loader.set_epoch(number)
         self.dataset.set_epoch(number)  # with several processes Accelerate does not
-        return self.accelerator.skip_first_batches(self.loader, done * accumulation)
+        # Accelerate makes a new loader of it, whose workers would have to start anew in each epoch
+        return self.accelerator.skip_first_batches(self.loader, done * accumulation) if done else self.loader
 
     def generator(self, micro_step):
         """The noise of one forward pass; other in each step, accumulation step and process."""
         key = (self.config.seed, self.step, micro_step, self.accelerator.process_index)
         return seeded_generator(*key, device=self.accelerator.device)
 
-    def update(self, loss: float) -> dict:
+    def update(self, loss: torch.Tensor) -> dict:
         """Take the optimiser's step, unless something is not finite: one such makes every weight NaN."""
-        grad_norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        loss, grad_norm = torch.stack([loss, grad_norm]).tolist()  # a step waits for the device here alone
         finite = math.isfinite(loss + grad_norm)
         rate = learning_rate(self.config, self.step)
         if finite:
@@ -270,6 +274,16 @@ class Run:
             with self.averaged_weights() as module:
                 module.save(self.folder / "model")
         self.accelerator.end_training()
+
+
+def parameter_groups(parameters: list, weight_decay: float) -> list[dict]:
+    """The optimiser's two groups: matrices and kernels, which decay, and vectors, which do not.
+
+    Vectors are biases and the gains of norms: to shrink them to zero takes away scales and offsets, and
+    regularises nothing (as in the recipes of GPT and of diffusion transformers).
+    """
+    kernels, vectors = ([p for p in parameters if (p.ndim > 1) == kernel] for kernel in (True, False))
+    return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def learning_rate(config: TrainerConfig, step: int) -> float:

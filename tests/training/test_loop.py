@@ -1,16 +1,19 @@
 """The loop survives kills and steps that are not finite, and a resumed run is the unbroken one."""
 
 import json
+import math
 import os
 import pickle
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from dmxlib.config import parse_config
+from dmxlib.data import VocalPairs, load_tracks
 from dmxlib.errors import InputError
 from dmxlib.training import checkpoints, loop
 from dmxlib.training.checkpoints import complete_checkpoints
@@ -46,12 +49,13 @@ class Toy(torch.nn.Module):
         torch.nn.init.zeros_(self.linear.bias)
         self.register_buffer("statistic", torch.zeros(1))
         self.noise, self.broken_steps = noise, broken_steps
-        self.seen, self.weights, self.validated, self.modes = [], [], [], []
+        self.seen, self.weights, self.validated, self.modes, self.seeds = [], [], [], [], []
 
     def forward(self, batch, generator):
         self.seen.append(batch["index"].tolist())
         self.weights.append(self.linear.weight.detach().clone())
         self.modes.append(self.training)
+        self.seeds.append(generator.initial_seed())
         x = batch["x"]
         noise = self.noise * torch.randn(x.shape, generator=generator)
         loss = (self.linear(x) + x + noise).square().mean()
@@ -190,6 +194,75 @@ def test_settings_that_cannot_work_are_refused(config, fit, setting):
         fit(replace(config, **setting))
 
 
+# -- what a step is made of ----------------------------------------------------------------------------------
+
+
+def test_noise_is_another_in_each_step_run_and_process(config, fit, tmp_path):
+    config = replace(config, gradient_accumulation_steps=2)
+    seeds = fit(config).seeds
+    again = fit(replace(config, output_dir=str(tmp_path / "again"))).seeds
+    other = fit(replace(config, output_dir=str(tmp_path / "other"), seed=1)).seeds
+    assert seeds == again and len({*seeds, *other}) == 2 * len(seeds) == 24
+    run = loop.Run(Toy(), Items(), config, make_accelerator(config))
+    run.accelerator = SimpleNamespace(process_index=1, device="cpu")
+    assert run.generator(0).initial_seed() not in seeds
+
+
+def test_a_loud_gradient_is_clipped(config, fit, tmp_path):
+    """To the norm of all others: Adam's moments, and with them every later step, are those of a quiet run."""
+
+    class Loud(Toy):
+        def forward(self, batch, generator):
+            return super().forward(batch, generator) * (1000 if len(self.seen) == 2 else 1)
+
+    weights = []
+    for module, name in ((Toy(), "quiet"), (Loud(), "loud")):
+        settings = dict(max_grad_norm=1e-3, output_dir=str(tmp_path / name))
+        weights.append(fit(replace(config, **settings), module).linear.weight)
+    torch.testing.assert_close(*weights, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_kernels_decay_and_biases_do_not(config, fit, optimizer):
+    """Where the gradient is zero, by the sum of the learning rates."""
+
+    class Still(Toy):
+        def forward(self, batch, generator):
+            return 0 * (super().forward(batch, generator) + self.linear.bias.sum())
+
+    module = Still()
+    torch.nn.init.ones_(module.linear.bias)
+    fit(replace(config, optimizer=optimizer, adam_weight_decay=0.5), module)
+    shrunk = math.prod(1 - 0.5 * learning_rate(config, step) for step in range(6))
+    torch.testing.assert_close(module.linear.weight.detach(), shrunk * torch.eye(4))
+    assert shrunk < 0.9 and torch.equal(module.linear.bias.detach(), torch.ones(4))
+
+
+def test_bf16_is_what_the_module_computes_in(config, fit):
+    class Watching(Toy):
+        def forward(self, batch, generator):
+            self.dtype = self.linear(batch["x"]).dtype
+            return super().forward(batch, generator)
+
+    assert fit(replace(config, max_train_steps=1), Watching()).dtype == torch.float32
+    config = replace(config, max_train_steps=1, mixed_precision="bf16", output_dir=config.output_dir + "-16")
+    module = fit(config, Watching())
+    assert module.dtype == torch.bfloat16 and module.linear.weight.dtype == torch.float32
+
+
+def test_workers_that_go_on_make_the_pairs_of_a_new_epoch(toy_root):
+    tracks = load_tracks(toy_root, "train")
+    pairs = VocalPairs(tracks, 2, 0.2, 16_000, 1, seed=0)
+    loader = torch.utils.data.DataLoader(pairs, 2, num_workers=1, persistent_workers=True)
+    heard = []
+    for epoch in (0, 1):
+        pairs.set_epoch(epoch)
+        (batch,) = loader
+        heard.append(batch["mixture"])
+        assert torch.equal(heard[-1], torch.stack([pairs[index]["mixture"] for index in (0, 1)]))
+    assert not torch.equal(*heard)
+
+
 # -- steps that are not finite ------------------------------------------------------------------------------
 
 
@@ -265,6 +338,36 @@ def test_resumed_run_equals_the_unbroken_one(config, fit, broken_off, tmp_path, 
     assert torch.allclose(module.linear.weight, expected.linear.weight, atol=1e-6)
     averages = [load_file(tmp_path / run / "model" / "weights.safetensors") for run in ("run", "unbroken")]
     assert torch.allclose(averages[0]["linear.weight"], averages[1]["linear.weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_checkpoints_of_before_vectors_had_a_group_of_their_own(config, fit, broken_off, tmp_path, optimizer):
+    """Their state is in the module's order, here with a vector before a matrix."""
+
+    class Scaled(Toy):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.scale = torch.nn.Linear(4, 4), torch.nn.Parameter(torch.ones(4))
+            torch.nn.init.eye_(self.linear.weight)
+            torch.nn.init.zeros_(self.linear.bias)
+
+        def forward(self, batch, generator):
+            return super().forward({**batch, "x": batch["x"] * self.scale}, generator)
+
+    config = replace(config, optimizer=optimizer, adam_weight_decay=0.0)
+    unbroken = fit(replace(config, output_dir=str(tmp_path / "unbroken")), Scaled())
+    fit(config, Scaled())
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    file = tmp_path / "run" / "checkpoint-4" / checkpoints.OPTIMIZER
+    state = torch.load(file, weights_only=True)
+    # grouped: weight, scale, bias; in the module's order: scale, weight, bias
+    names = [name for name, _ in Scaled().named_parameters()]
+    assert names == ["scale", "linear.weight", "linear.bias"]
+    old = {"state": {0: state["state"][1], 1: state["state"][0], 2: state["state"][2]}}
+    torch.save({**old, "param_groups": [{**state["param_groups"][0], "params": [0, 1, 2]}]}, file)
+    resumed = fit(replace(config, resume_from_checkpoint="latest"), Scaled())
+    for expected, parameter in zip(unbroken.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, atol=1e-6, rtol=0)
 
 
 def test_resumed_module_trains_though_it_was_loaded_for_use(config, fit, broken_off):

@@ -1,0 +1,152 @@
+"""Every step learns, validates and saves on the accelerator's device: no tensor is left on the processor.
+
+There is no GPU here. Under torch's FakeTensorMode tensors have a shape and a device and no numbers, and an
+operation on tensors of two devices raises as CUDA would.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from dmxlib import baselines
+from dmxlib.baselines import base
+from dmxlib.codec.quantizer import QuantizedCodec
+from dmxlib.latents import encode_batch
+from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.reproduce import seeded_generator
+from dmxlib.studies import few_steps
+from dmxlib.training import codec as codec_training
+from dmxlib.training import decoded, separator
+
+SIZES = dict(level_channels=[8, 8], attention_from=1, fourier_channels=8, time_channels=8, chunk_frames=8)
+SEANET = dict(channels=1, dimension=8, n_filters=2, ratios=[5, 8, 8], norm="time_group_norm", lstm=0)
+BASELINES = {
+    "hdemucs": {"width": 4, "chunk_samples": 16_384},
+    "bsrnn": {"features": 8, "pairs_of_layers": 1, "hop": 512, "chunk_samples": 16_384},
+    "msdm": dict(
+        patch=16,
+        level_channels=[8, 8],
+        blocks_per_level=1,
+        attention_from=1,
+        fourier_channels=8,
+        time_channels=8,
+        chunk_samples=8192,
+    ),
+    "instglow": {"blocks": 1, "hidden": 4, "chunk_samples": 8192},
+}
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch):
+    """A GPU without numbers; what is read of a tensor that came back to the processor is made up."""
+    real = torch.Generator
+
+    def to_array(tensor):
+        assert tensor.device.type == "cpu", "numpy takes no tensor of a GPU"
+        return np.random.default_rng(0).random(tuple(tensor.shape), np.float32)
+
+    monkeypatch.setattr(torch, "Generator", lambda device="cpu": real())  # CUDA's needs a GPU
+    monkeypatch.setattr(FakeTensor, "numpy", to_array, raising=False)
+    monkeypatch.setattr(FakeTensor, "item", lambda tensor: 1.0, raising=False)
+    monkeypatch.setattr(FakeTensor, "unique", lambda tensor: [0], raising=False)
+    for module in (base, codec_training, separator):
+        monkeypatch.setattr(module, "save_spectrograms", lambda *_: None)
+    with torch.backends.cudnn.flags(enabled=False), FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def pairs(channels, samples, count=2):
+    """A data set: waves on the processor, as a DataLoader gives them."""
+    return [{key: torch.randn(channels, samples) for key in ("vocals", "mixture")} for _ in range(count)]
+
+
+def on_gpu(dataset):
+    """A batch as Accelerate hands it to a step."""
+    batch = torch.utils.data.default_collate(dataset)
+    return {key: tensor.to("cuda") for key, tensor in batch.items()}
+
+
+def to_gpu(module):
+    """`module.to("cuda")`, which does not know how to exchange parameters without numbers."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            moved = parameter.detach().to("cuda")
+            setattr(part, name, torch.nn.Parameter(moved, requires_grad=parameter.requires_grad))
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            setattr(part, name, buffer.to("cuda"))
+    return module
+
+
+def check(step, batch, tmp_path):
+    """A step's loss and its validation."""
+    loss = step.train()(batch, seeded_generator(0, device="cuda"))
+    assert loss.device.type == "cuda" and loss.requires_grad
+    with torch.no_grad():
+        figures = step.eval().validate(tmp_path / "picture.png")
+    assert figures and all(isinstance(figure, float) for figure in figures.values())
+
+
+@pytest.fixture
+def pipeline(cuda, monkeypatch):
+    """A tiny system on the GPU, all but its sampler, which reads numbers."""
+
+    def sample(pipeline, condition, *_, **__):
+        shape = (len(condition), pipeline.unet.config.latent_channels, condition.shape[-1])
+        return torch.randn(shape, device=condition.device)
+
+    monkeypatch.setattr(VocalSeparationPipeline, "sample", sample)
+    codec = QuantizedCodec(24_000, SEANET, n_q=2, bins=4).eval()
+    pipeline = separator.new_pipeline(codec, separator.TrainConfig(**SIZES))
+    for part in (pipeline.codec, pipeline.conditioner, pipeline.unet):
+        to_gpu(part)
+    return pipeline
+
+
+@pytest.mark.parametrize("stage", ["1", "2", "3", "student"])
+def test_the_separator(pipeline, tmp_path, stage):
+    dataset = pairs(1, pipeline.chunk_samples)
+    if stage == "3":
+        step = decoded.DecodedStep(pipeline, True, dataset, log_weight=0.1)
+    elif stage == "student":
+        config = few_steps.TrainConfig(teacher_steps=2)
+        step = few_steps.DistillStep(pipeline, dataset, config)
+    else:
+        step = separator.TrainStep(pipeline, stage == "2", dataset)
+    check(step, on_gpu(dataset), tmp_path)
+
+
+@pytest.mark.parametrize("adversarial_weight", [0.0, 1.0])
+def test_the_codec(tmp_path, monkeypatch, adversarial_weight):
+    monkeypatch.setattr(QuantizedCodec, "save_pretrained", lambda codec, folder: None)
+    config = codec_training.CodecTrainConfig(adversarial_weight=adversarial_weight)
+    codec, dataset = QuantizedCodec(24_000, SEANET, n_q=2, bins=4), pairs(1, 320 * 8, 4)
+    step = to_gpu(codec_training.CodecStep(codec, dataset, dataset, dataset, config))
+    check(step, on_gpu(dataset), tmp_path)
+    with torch.no_grad():
+        step.save(tmp_path)
+    assert (tmp_path / "quantizer.json").is_file()
+
+
+@pytest.mark.parametrize("name", list(baselines.SYSTEMS))
+def test_a_baseline(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, z: (torch.zeros_like(z),))  # needs a GPU
+    monkeypatch.setattr(base, "PREVIEW_STEPS", 1)
+    model = to_gpu(baselines.load(name)(**BASELINES[name]))
+    dataset = pairs(model.config.channels, model.config.chunk_samples)
+    check(base.TrainStep(model, dataset), on_gpu(dataset), tmp_path)
+
+
+def test_the_latent_cache(pipeline):
+    """Waves come from the loader, and what is written comes back."""
+    batch = torch.utils.data.default_collate(pairs(1, pipeline.chunk_samples))
+    encoded = encode_batch(pipeline.codec, batch)
+    assert {tensor.device.type for tensor in encoded.values()} == {"cpu"}
+
+
+def test_a_tensor_on_the_processor_is_noticed(pipeline):
+    dataset = pairs(1, pipeline.chunk_samples)
+    step, batch = separator.TrainStep(pipeline, True, dataset), on_gpu(dataset)
+    for key in batch:
+        with pytest.raises(RuntimeError, match="device"):
+            step({**batch, key: batch[key].cpu()}, seeded_generator(0, device="cuda"))

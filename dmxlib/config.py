@@ -11,10 +11,17 @@ import yaml
 from dmxlib.errors import InputError
 
 
+def setting(default, help: str):
+    """A field of a config's dataclass: its default, and its unit or meaning, which `--help` shows."""
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
 def parse_config(config_class, argv=None, others: bool = False, **parser_options):
     """Fill `config_class` from `--config FILE` and then from flags `--key value`, one for each of its fields.
 
-    Every field has a default; the "help" of a field's metadata is its flag's.
+    Every field has a default; `setting` gives one its help.
 
     Args:
         others: pass over keys that are no field of `config_class`: it may decide which class has them.

@@ -1,11 +1,14 @@
 """A setting has one name, in the dataclass, in the YAML file and as a flag, and a wrong one is refused."""
 
-from dataclasses import dataclass, field
+import dataclasses
+import importlib
+from dataclasses import dataclass
 
 import pytest
 
-from dmxlib.config import from_values, parse_config, read_yaml, write_yaml
+from dmxlib.config import from_values, parse_config, read_yaml, setting, write_yaml
 from dmxlib.errors import InputError
+from dmxlib.train import TRAINABLE
 
 
 @dataclass
@@ -14,9 +17,9 @@ class Config:
     steps: int = 10
     rate: float = 1e-4
     fast: bool = False
-    widths: list = field(default_factory=lambda: [1, 2])
+    widths: list = setting([1, 2], "channels")
     init: str | None = None
-    limit: float | None = field(default=None, metadata={"help": "at most 100 %"})
+    limit: float | None = setting(None, "at most 100 %")
     roots: str | list = "data/toy"
     blocks: int | list = 1
 
@@ -149,3 +152,27 @@ def test_help_shows_every_key_and_default(capsys):
     for name, value in vars(Config()).items():
         assert f"--{name} " in shown and f"(default: {value})" in shown
     assert "at most 100 % (default" in shown
+
+
+@pytest.mark.parametrize("module", [*TRAINABLE.values(), "dmxlib.training.codec", "dmxlib.latents"])
+def test_every_key_of_a_command_says_what_it_is(module):
+    module = importlib.import_module(module)
+    names = ("TrainConfig", "CodecTrainConfig", "LatentConfig")
+    (config_class,) = (getattr(module, name) for name in names if hasattr(module, name))
+    silent = [field.name for field in dataclasses.fields(config_class) if not field.metadata.get("help")]
+    assert not silent
+
+
+def test_keys_of_another_class_are_passed_over_where_asked_for(tmp_path):
+    (tmp_path / "config.yaml").write_text("steps: 5\nwidth: 3")
+    arguments = ["--config", str(tmp_path / "config.yaml"), "--name=x", "--depth=7", "--help"]
+    assert parse_config(Config, arguments, others=True) == Config(steps=5, name="x")
+
+
+def test_a_null_for_what_is_no_key_any_more_asks_for_nothing(tmp_path):
+    assert parse(tmp_path, "log_weight: null\nsteps: 5") == Config(steps=5)
+
+
+def test_lists_are_not_shared():
+    Config().widths.append(3)
+    assert Config().widths == [1, 2]

@@ -1,7 +1,7 @@
 """What the trained baselines share: settings, saved folder, training step, separation in chunks."""
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError
 from tqdm import tqdm
 
+from dmxlib.config import setting
 from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
@@ -27,13 +28,17 @@ class BaselineConfig(TrainerConfig):
     """The loop's settings and the data's. A system adds its model's arguments, under the same names. They
     do not count where `pretrained_model_name_or_path` names weights to go on from."""
 
-    system: str = ""
-    pretrained_model_name_or_path: str | None = None
-    data_root: str | list = "data/toy"
-    pairs: int = 1024
-    augmentations: list = field(default_factory=lambda: list(AUGMENTATIONS))
-    hold_out_seconds: float = 8.0
-    validation_pairs: int = 16
+    system: str = setting("", "what is trained")
+    pretrained_model_name_or_path: str | None = setting(
+        None, "saved system to go on from, with its own sizes; none: random weights"
+    )
+    data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
+    pairs: int = setting(1024, "training pairs of an epoch")
+    augmentations: list = setting(list(AUGMENTATIONS), "names of those in dmxlib/data/augment.py")
+    hold_out_seconds: float = setting(
+        8.0, "seconds of the end of each training song that are kept for validation"
+    )
+    validation_pairs: int = setting(16, "pairs of validation")
 
 
 class Baseline(Separator, ModelMixin, ConfigMixin):

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
+from dmxlib.config import setting
 
 V7 = ((1000, 100), (4000, 250), (8000, 500), (16_000, 1000), (20_000, 2000))  # up to (Hz), bands of (Hz)
 
@@ -42,6 +43,7 @@ class Norm(nn.GroupNorm):
         super().__init__(1, features)
 
     def forward(self, x):
+        """(batch, sequence, features) -> the same shape."""
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
@@ -55,6 +57,7 @@ class ResidualLSTM(nn.Module):
         self.linear = nn.Linear(4 * features, features)
 
     def forward(self, x):
+        """(batch, sequence, features) -> the same shape."""
         return x + self.linear(self.lstm(self.norm(x))[0])
 
 
@@ -62,14 +65,14 @@ class ResidualLSTM(nn.Module):
 class TrainConfig(BaselineConfig):
     """Settings of a training run."""
 
-    system: str = "bsrnn"
-    features: int = 128
-    pairs_of_layers: int = 12
-    window: int = 2048
-    hop: int = 512
-    chunk_samples: int = 132_300
-    sampling_rate: int = 44_100
-    channels: int = 2
+    system: str = setting("bsrnn", "what is trained")
+    features: int = setting(128, "of a band and frame")
+    pairs_of_layers: int = setting(12, "LSTMs over time, each with one over bands")
+    window: int = setting(2048, "samples of the STFT")
+    hop: int = setting(512, "samples from frame to frame")
+    chunk_samples: int = setting(132_300, "samples of an excerpt and channel")
+    sampling_rate: int = setting(44_100, "in Hz")
+    channels: int = setting(2, "audio channels")
 
 
 class BSRNN(Baseline):

@@ -16,6 +16,7 @@ from torchaudio import models, pipelines
 
 from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
+from dmxlib.config import setting
 from dmxlib.errors import InputError
 
 OFFICIAL = {  # torchaudio's bundles, by what `from_pretrained` calls them
@@ -28,12 +29,12 @@ OFFICIAL = {  # torchaudio's bundles, by what `from_pretrained` calls them
 class TrainConfig(BaselineConfig):
     """Settings of a training run."""
 
-    system: str = "hdemucs"
-    width: int = 48
-    window: int = 4096
-    chunk_samples: int = 485_100
-    sampling_rate: int = 44_100
-    channels: int = 2
+    system: str = setting("hdemucs", "what is trained")
+    width: int = setting(48, "channels of the first level")
+    window: int = setting(4096, "samples of the STFT")
+    chunk_samples: int = setting(485_100, "samples of an excerpt and channel")
+    sampling_rate: int = setting(44_100, "in Hz")
+    channels: int = setting(2, "audio channels")
 
 
 class HDemucs(Baseline):

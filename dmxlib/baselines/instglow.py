@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
+from dmxlib.config import setting
 
 GROUP = 4  # channels that a mixing matrix mixes
 LAYERS, KERNEL = 4, 5  # of the coupling network
@@ -150,11 +151,11 @@ def gaussian(z):
 class TrainConfig(BaselineConfig):
     """Settings of a training run."""
 
-    system: str = "instglow"
-    blocks: int = 12
-    hidden: int = 100
-    chunk_samples: int = 65_536
-    sampling_rate: int = 22_050
+    system: str = setting("instglow", "what is trained")
+    blocks: int = setting(12, "of each flow")
+    hidden: int = setting(100, "channels of the couplings")
+    chunk_samples: int = setting(65_536, "samples of an excerpt")
+    sampling_rate: int = setting(22_050, "in Hz")
 
 
 class InstGlow(Baseline):

@@ -10,7 +10,7 @@ passes for each of 150 steps. Ours: the two sources, and the U-Net, which is LDM
 widths chosen for its 405 M parameters. Both diffusion systems then differ in what they diffuse alone.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 
@@ -20,6 +20,7 @@ from diffusers.configuration_utils import register_to_config
 
 from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
+from dmxlib.config import setting
 from dmxlib.diffusion import NUM_TRAIN_TIMESTEPS
 from dmxlib.errors import InputError
 from dmxlib.unet import VocalUNet1D
@@ -34,15 +35,15 @@ PASSES = 2  # through each step: one correction
 class TrainConfig(BaselineConfig):
     """Settings of a training run."""
 
-    system: str = "msdm"
-    patch: int = 16
-    level_channels: list = field(default_factory=lambda: [*3 * [256], *2 * [512], *6 * [1024]])
-    blocks_per_level: int = 2
-    attention_from: int = 8
-    fourier_channels: int = 256
-    time_channels: int = 1536
-    chunk_samples: int = 262_144
-    sampling_rate: int = 22_050
+    system: str = setting("msdm", "what is trained")
+    patch: int = setting(16, "samples that are folded into channels before the U-Net")
+    level_channels: list = setting([*3 * [256], *2 * [512], *6 * [1024]], "U-Net channels of each level")
+    blocks_per_level: int = setting(2, "residual blocks of each level")
+    attention_from: int = setting(8, "first level, from 0, with self-attention")
+    fourier_channels: int = setting(256, "Fourier features of the noise level")
+    time_channels: int = setting(1536, "channels of the embedding of the noise level")
+    chunk_samples: int = setting(262_144, "samples of an excerpt")
+    sampling_rate: int = setting(22_050, "in Hz")
 
 
 class MSDM(Baseline):

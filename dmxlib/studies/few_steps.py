@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dmxlib.config import setting
 from dmxlib.diffusion import amplitudes, predict
 from dmxlib.errors import InputError
 from dmxlib.pipeline import VocalSeparationPipeline
@@ -27,11 +28,13 @@ METHODS = ("segments", "consistency", "data")
 class TrainConfig(separator.TrainConfig):
     """A training's settings; those of the U-Net's size are the teacher's own."""
 
-    system: str = "student"
-    pretrained_model_name_or_path: str = "ldm-dmx-equal-mini"
-    method: str = "segments"
-    teacher_steps: int = 50
-    student_steps: int = 1
+    system: str = setting("student", "what is trained")
+    pretrained_model_name_or_path: str = setting(
+        "ldm-dmx-equal-mini", "the teacher, and what the student begins as"
+    )
+    method: str = setting("segments", "segments, consistency or data")
+    teacher_steps: int = setting(50, "sampling steps of the teacher's whole path")
+    student_steps: int = setting(1, "sampling steps of the student's; a divisor of teacher_steps")
 
 
 class DistillStep(separator.TrainStep):

@@ -10,7 +10,7 @@ out: it calls backward itself, past Accelerate's accumulation.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from encodec.msstftd import MultiScaleSTFTDiscriminator
 
 from dmxlib.codec import unit_rms
 from dmxlib.codec.quantizer import QuantizedCodec
+from dmxlib.config import setting
 from dmxlib.plots import save_spectrograms
 from dmxlib.training.loop import TrainerConfig
 
@@ -27,27 +28,36 @@ from dmxlib.training.loop import TrainerConfig
 class CodecTrainConfig(TrainerConfig):
     """The loop's settings, the data's, and the codec's size (read only where `init` is none)."""
 
-    data_root: str | list = "data/toy"
-    hold_out_seconds: float = 8.0
-    excerpt_seconds: float = 1.7  # to the nearest latent frame
-    epoch_length: int = 2000
-    init: str | None = None
-    train_decoder_only: bool = False
-    normalization: str | None = None  # half-whitened or range: calibrates anew; none only where it has to
-    fit_quantizer: bool = False  # anew in the end; where the encoder learns it always is
-    sampling_rate: int = 24_000
-    channels: int = 1
-    dimension: int = 128
-    n_filters: int = 32
-    n_residual_layers: int = 0
-    ratios: list = field(default_factory=lambda: [5, 8, 8])
-    n_q: int = 16
-    bins: int = 1024
-    spectral_weight: float = 0.1
-    adversarial_weight: float = 0.0  # 0 trains without the discriminator
-    validation_excerpts: int = 16
-    calibration_excerpts: int = 256
-    chunk_frames: int = 512  # of an excerpt that the latents are calibrated on: the separator's
+    data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
+    hold_out_seconds: float = setting(
+        8.0, "seconds of the end of each training song that are kept for validation"
+    )
+    excerpt_seconds: float = setting(1.7, "length of a training excerpt, rounded to latent frames")
+    epoch_length: int = setting(2000, "training excerpts of an epoch")
+    init: str | None = setting(
+        None,
+        "codec to go on from, with its own sizes: a name, a folder, 48khz or 24khz; none: random weights",
+    )
+    train_decoder_only: bool = setting(False, "leave the encoder, and with it the latents, as they are")
+    normalization: str | None = setting(
+        None, "half-whitened or range: calibrate the latents anew; none: only where it is necessary"
+    )
+    fit_quantizer: bool = setting(
+        False, "fit the codebooks anew in the end; where the encoder learns they always are"
+    )
+    sampling_rate: int = setting(24_000, "in Hz")
+    channels: int = setting(1, "audio channels")
+    dimension: int = setting(128, "latent channels")
+    n_filters: int = setting(32, "channels of the first convolution")
+    n_residual_layers: int = setting(0, "residual layers before each strided convolution")
+    ratios: list = setting([5, 8, 8], "strides; their product is the samples of a latent frame")
+    n_q: int = setting(16, "codebooks")
+    bins: int = setting(1024, "entries of a codebook")
+    spectral_weight: float = setting(0.1, "of the log mel spectrograms in the loss")
+    adversarial_weight: float = setting(0.0, "of the discriminator's loss; 0 trains without it")
+    validation_excerpts: int = setting(16, "excerpts of validation")
+    calibration_excerpts: int = setting(256, "of training songs, that the latents are calibrated on")
+    chunk_frames: int = setting(512, "latent frames of each of these: the separator's excerpt")
 
 
 class CodecStep(torch.nn.Module):

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from dmxlib import level
+from dmxlib.config import setting
 from dmxlib.diffusion import predict
 from dmxlib.errors import InputError
 from dmxlib.pipeline import VocalSeparationPipeline
@@ -25,8 +26,8 @@ FLOOR = 1e-3  # of magnitudes in a logarithm or under a root, over the mixture's
 class TrainConfig(separator.TrainConfig):
     """Settings of a training run: the separator's, and the loss's."""
 
-    system: str = "ldm-dmx-stage3"
-    log_weight: float = 0.5
+    system: str = setting("ldm-dmx-stage3", "what is trained")
+    log_weight: float = setting(0.5, "of the logarithms' distances in the loss, beside the magnitudes'")
 
 
 class DecodedStep(separator.TrainStep):

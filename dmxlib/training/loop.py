@@ -20,7 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dmxlib.config import write_yaml
+from dmxlib.config import setting, write_yaml
 from dmxlib.errors import InputError
 from dmxlib.reproduce import facts, seeded_generator, whole
 from dmxlib.training import checkpoints
@@ -34,27 +34,31 @@ MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 
 class TrainerConfig:
     """Settings of the loop; every trained system adds its own. Names as in diffusers' training scripts."""
 
-    output_dir: str = "data/runs/run"
-    seed: int = 0
-    max_train_steps: int = 1000
-    train_batch_size: int = 4
-    gradient_accumulation_steps: int = 1
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-4
-    lr_warmup_steps: int = 100
-    lr_decay: float | None = None  # a factor every lr_decay_steps; 1 for a constant rate, none for a cosine
-    lr_decay_steps: int = 1
-    adam_beta2: float = 0.99
-    adam_weight_decay: float = 1e-2
-    max_grad_norm: float = 1.0
-    mixed_precision: str = "no"
-    use_ema: bool = True
-    ema_decay: float = 0.999
-    dataloader_num_workers: int = 0
-    checkpointing_steps: int = 500
-    checkpoints_total_limit: int = 2
-    validation_steps: int = 500
-    resume_from_checkpoint: str | None = None
+    output_dir: str = setting("data/runs/run", "folder of the run")
+    seed: int = setting(0, "of the order of the items, their augmentations, noise and initial weights")
+    max_train_steps: int = setting(1000, "optimiser steps")
+    train_batch_size: int = setting(4, "items of a process and micro-step")
+    gradient_accumulation_steps: int = setting(1, "micro-steps of an optimiser step")
+    optimizer: str = setting("adamw", "adamw or muon")
+    learning_rate: float = setting(1e-4, "the highest, after the warm-up")
+    lr_warmup_steps: int = setting(100, "optimiser steps in which the learning rate grows from 0")
+    lr_decay: float | None = setting(
+        None, "factor of the learning rate every lr_decay_steps; 1: constant, none: half a cosine down to 0"
+    )
+    lr_decay_steps: int = setting(1, "optimiser steps")
+    adam_beta2: float = setting(0.99, "forgetting factor of squared gradients; beta1 is 0.9")
+    adam_weight_decay: float = setting(
+        1e-2, "times the learning rate, a step's share of matrices and kernels; vectors do not decay"
+    )
+    max_grad_norm: float = setting(1.0, "L2 norm that gradients are clipped to")
+    mixed_precision: str = setting("no", "no or bf16")
+    use_ema: bool = setting(True, "validate and save the weights' exponential moving average")
+    ema_decay: float = setting(0.999, "of that average, for each optimiser step; smaller in the first ones")
+    dataloader_num_workers: int = setting(0, "processes that read and augment; 0: none but the training one")
+    checkpointing_steps: int = setting(500, "optimiser steps from checkpoint to checkpoint")
+    checkpoints_total_limit: int = setting(2, "newest checkpoints that are kept")
+    validation_steps: int = setting(500, "optimiser steps from validation to validation")
+    resume_from_checkpoint: str | None = setting(None, "latest, or a checkpoint's folder")
 
 
 def make_accelerator(config: TrainerConfig) -> Accelerator:

@@ -5,7 +5,7 @@ the conditioner and trains it through the mixture's samples, at a small learning
 of its own (dmxlib/training/decoded.py).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 
 from dmxlib.codec import Codec
 from dmxlib.codec.load import load_codec
+from dmxlib.config import setting
 from dmxlib.data import AUGMENTATIONS
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError
@@ -27,32 +28,39 @@ from dmxlib.unet import VocalUNet1D
 
 @dataclass
 class TrainConfig(TrainerConfig):
-    """The loop's settings, the data's, the system's own number of sampling steps (None: a saved one's, or 1),
-    and the U-Net's size (without pretrained_model_name_or_path)."""
+    """The loop's settings, the data's, and the U-Net's size (without pretrained_model_name_or_path)."""
 
-    system: str = "ldm-dmx"
-    pretrained_model_name_or_path: str | None = None
-    codec: str = "data/runs/mini_codec/model"
-    train_conditioner: bool = False
-    t_power: float = 1.0
-    latent_cache: str | None = None
-    data_root: str | list = "data/toy"
-    pairs: int = 1024
-    augmentations: list = field(default_factory=lambda: list(AUGMENTATIONS))
-    hold_out_seconds: float = 8.0
-    validation_pairs: int = 32
-    chunk_frames: int = 512
-    num_inference_steps: int | None = None
-    level_channels: list = field(default_factory=lambda: [128, 128, 192, 192, 256, 256])
-    blocks_per_level: int | list = 1
-    kernel_size: int = 3
-    level_channel: bool = True
-    interpolation: str = "area"
-    first_injection: int = 0
-    attention_from: int = 4
-    mask_channels: int = 0
-    fourier_channels: int = 256
-    time_channels: int = 256
+    system: str = setting("ldm-dmx", "what is trained")
+    pretrained_model_name_or_path: str | None = setting(
+        None, "saved system to go on from, with its own sizes; none: random weights"
+    )
+    codec: str = setting("data/runs/mini_codec/model", "name or folder of the codec of a new system")
+    train_conditioner: bool = setting(False, "stage 2: the conditioner learns, too")
+    t_power: float = setting(1.0, "t is 1 - u^t_power with u uniform; more than 1: nearer to pure noise")
+    latent_cache: str | None = setting(
+        None, "folder that dmxlib.latents wrote; none: encode pairs as they come"
+    )
+    data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
+    pairs: int = setting(1024, "training pairs of an epoch")
+    augmentations: list = setting(list(AUGMENTATIONS), "names of those in dmxlib/data/augment.py")
+    hold_out_seconds: float = setting(
+        8.0, "seconds of the end of each training song that are kept for validation"
+    )
+    validation_pairs: int = setting(32, "pairs of validation")
+    chunk_frames: int = setting(512, "latent frames of an excerpt")
+    num_inference_steps: int | None = setting(
+        None, "sampling steps, saved with the system; none: a saved one's, or 1"
+    )
+    level_channels: list = setting([128, 128, 192, 192, 256, 256], "U-Net channels of each level")
+    blocks_per_level: int | list = setting(1, "residual blocks of each level, one number or a list")
+    kernel_size: int = setting(3, "of the convolutions, in latent frames")
+    level_channel: bool = setting(True, "generate the vocals' level beside their latents")
+    interpolation: str = setting("area", "of the mixture to a level's length: area or linear")
+    first_injection: int = setting(0, "first level, from 0, that the mixture is merged into")
+    attention_from: int = setting(4, "first level, from 0, with self-attention")
+    mask_channels: int = setting(0, "hidden channels of the mask branch; 0: none")
+    fourier_channels: int = setting(256, "Fourier features of t")
+    time_channels: int = setting(256, "channels of the embedding of t")
 
 
 class TrainStep(torch.nn.Module):

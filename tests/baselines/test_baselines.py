@@ -139,6 +139,29 @@ def test_loss_falls_on_one_batch(name):
     assert losses[-1] < losses[0]
 
 
+def test_bsrnn_loss_of_a_known_error():
+    """L1 of real part, imaginary part and wave: of the truth nothing, of silence the vocals' own."""
+    model = make_model("bsrnn")
+    vocals, accompaniment = waves(model)
+    spectrum = torch.stft(
+        vocals.flatten(0, 1), 2048, 512, window=torch.hann_window(2048), return_complex=True
+    )
+    silence = spectrum.real.abs().mean() + spectrum.imag.abs().mean() + vocals.abs().mean()
+    for estimate, expected in ((spectrum, 0), (0 * spectrum, silence.item())):
+        model.forward = lambda _, estimate=estimate: estimate
+        assert model.loss(vocals, accompaniment, None).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_hdemucs_loss_knows_which_source_is_which():
+    model = make_model("hdemucs")
+    vocals, accompaniment = pair = waves(model)
+    distance = (vocals - accompaniment).abs().mean().item()
+    for order, expected in (((0, 1), 0), ((1, 0), distance)):
+        estimate = torch.stack([pair[index] for index in order], dim=1)
+        model.network.forward = lambda mixture, estimate=estimate: estimate
+        assert model.loss(vocals, accompaniment, None).item() == pytest.approx(expected, abs=1e-7)
+
+
 def test_every_parameter_learns(name):
     model = make_model(name)
     pair = waves(model)

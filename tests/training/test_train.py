@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from dmxlib import train, train_codec
 from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config
+from dmxlib.data import VocalPairs, training_tracks
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
@@ -365,6 +366,18 @@ def test_student_has_nothing_to_learn_from_a_teacher_of_its_own_steps(cache, sta
     assert student_loss(make_student(cache, stage1, teacher_steps=4, method="consistency"), cache) > 1e-5
 
 
+@pytest.mark.parametrize("method, differs", [("segments", True), ("consistency", True), ("data", False)])
+def test_the_teacher_has_a_say(cache, stage1, method, differs):
+    """Another teacher, another loss; not where the data alone teach."""
+    step = make_student(cache, stage1, teacher_steps=4, method=method)
+    with torch.no_grad():
+        before = student_loss(step, cache)
+        for parameter in step._teacher[0].parameters():
+            parameter.mul_(0.5)
+        after = student_loss(step, cache)
+    assert (before - after).abs().item() > 1e-4 if differs else before == after
+
+
 @pytest.mark.parametrize("method", few_steps.METHODS)
 def test_student_learns_where_its_teacher_goes(cache, stage1, method):
     step = make_student(cache, stage1, teacher_steps=4, method=method)
@@ -601,6 +614,26 @@ def test_codec_trains_resumes_and_starts_the_next(toy_root, tmp_path):
     assert judged.state_dict().keys() == codec.state_dict().keys()  # the discriminator is not saved with it
     again = codec_run("second", max_train_steps=0, init=tmp_path / "first" / "model")
     assert same(again.state_dict(), codec.state_dict())
+
+
+def test_latents_are_calibrated_on_vocals_of_the_separators_length(toy_root, tmp_path, monkeypatch):
+    """And the decoder's excerpts are whole latent frames, whatever seconds are asked for."""
+    heard, calibrate = [], codec_training.QuantizedCodec.calibrate
+
+    def listen(codec, waves, kind):
+        heard.extend(waves)
+        calibrate(codec, heard, kind)
+
+    monkeypatch.setattr(codec_training.QuantizedCodec, "calibrate", listen)
+    settings = dict(n_filters=2, dimension=8, n_q=1, bins=2, epoch_length=4, validation_excerpts=1)
+    settings |= dict(calibration_excerpts=3, chunk_frames=20, hold_out_seconds=2.0, train_batch_size=4)
+    settings |= dict(data_root=toy_root, output_dir=tmp_path, max_train_steps=1, excerpt_seconds=0.123)
+    run([f"--{key}={value}" for key, value in settings.items()], train_codec)
+    kept, _ = training_tracks(str(toy_root), 2.0)
+    pairs = VocalPairs(kept, 3, 20 * 320 / 24_000, 24_000, 1, seed=2, augmentations=())
+    assert [wave.shape for wave in heard] == 3 * [(1, 1, 20 * 320)]
+    for index, wave in enumerate(heard):
+        assert torch.equal(wave[0], pairs[index]["vocals"])
 
 
 def test_discriminator_and_codec_learn_from_their_own_losses():

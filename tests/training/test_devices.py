@@ -39,7 +39,10 @@ BASELINES = {
 
 @pytest.fixture(autouse=True)
 def cuda(monkeypatch):
-    """A GPU without numbers; what is read of a tensor that came back to the processor is made up."""
+    """A mode with a GPU without numbers; what is read of a tensor that came back to the processor is made up.
+
+    Models are made outside of it, and moved inside.
+    """
     real = torch.Generator
 
     def to_array(tensor):
@@ -52,8 +55,8 @@ def cuda(monkeypatch):
     monkeypatch.setattr(FakeTensor, "unique", lambda tensor: [0], raising=False)
     for module in (base, codec_training, separator):
         monkeypatch.setattr(module, "save_spectrograms", lambda *_: None)
-    with torch.backends.cudnn.flags(enabled=False), FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+    with torch.backends.cudnn.flags(enabled=False):
+        yield FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def pairs(channels, samples, count=2):
@@ -80,7 +83,8 @@ def to_gpu(module):
 
 def check(step, batch, tmp_path):
     """A step's loss and its validation."""
-    loss = step.train()(batch, seeded_generator(0, device="cuda"))
+    with torch.enable_grad():
+        loss = step.train()(batch, seeded_generator(0, device="cuda"))
     assert loss.device.type == "cuda" and loss.requires_grad
     with torch.no_grad():
         figures = step.eval().validate(tmp_path / "picture.png")
@@ -98,9 +102,10 @@ def pipeline(cuda, monkeypatch):
     monkeypatch.setattr(VocalSeparationPipeline, "sample", sample)
     codec = QuantizedCodec(24_000, SEANET, n_q=2, bins=4).eval()
     pipeline = separator.new_pipeline(codec, separator.TrainConfig(**SIZES))
-    for part in (pipeline.codec, pipeline.conditioner, pipeline.unet):
-        to_gpu(part)
-    return pipeline
+    with cuda:
+        for part in (pipeline.codec, pipeline.conditioner, pipeline.unet):
+            to_gpu(part)
+        yield pipeline
 
 
 @pytest.mark.parametrize("stage", ["1", "2", "3", "student"])
@@ -117,24 +122,25 @@ def test_the_separator(pipeline, tmp_path, stage):
 
 
 @pytest.mark.parametrize("adversarial_weight", [0.0, 1.0])
-def test_the_codec(tmp_path, monkeypatch, adversarial_weight):
+def test_the_codec(cuda, tmp_path, monkeypatch, adversarial_weight):
     monkeypatch.setattr(QuantizedCodec, "save_pretrained", lambda codec, folder: None)
     config = codec_training.CodecTrainConfig(adversarial_weight=adversarial_weight)
     codec, dataset = QuantizedCodec(24_000, SEANET, n_q=2, bins=4), pairs(1, 320 * 8, 4)
-    step = to_gpu(codec_training.CodecStep(codec, dataset, dataset, dataset, config))
-    check(step, on_gpu(dataset), tmp_path)
-    with torch.no_grad():
+    step = codec_training.CodecStep(codec, dataset, dataset, dataset, config)
+    with cuda, torch.no_grad():
+        check(to_gpu(step), on_gpu(dataset), tmp_path)
         step.save(tmp_path)
     assert (tmp_path / "quantizer.json").is_file()
 
 
 @pytest.mark.parametrize("name", list(baselines.SYSTEMS))
-def test_a_baseline(tmp_path, monkeypatch, name):
+def test_a_baseline(cuda, tmp_path, monkeypatch, name):
     monkeypatch.setattr(torch.autograd, "grad", lambda loss, z: (torch.zeros_like(z),))  # needs a GPU
     monkeypatch.setattr(base, "PREVIEW_STEPS", 1)
-    model = to_gpu(baselines.load(name)(**BASELINES[name]))
+    model = baselines.load(name)(**BASELINES[name])
     dataset = pairs(model.config.channels, model.config.chunk_samples)
-    check(base.TrainStep(model, dataset), on_gpu(dataset), tmp_path)
+    with cuda:
+        check(base.TrainStep(to_gpu(model), dataset), on_gpu(dataset), tmp_path)
 
 
 def test_the_latent_cache(pipeline):

@@ -341,7 +341,7 @@ def test_resumed_run_equals_the_unbroken_one(config, fit, broken_off, tmp_path, 
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_checkpoints_of_before_vectors_had_a_group_of_their_own(config, fit, broken_off, tmp_path, optimizer):
+def test_checkpoints_of_before_vectors_had_a_group_of_their_own(config, fit, tmp_path, optimizer):
     """Their state is in the module's order, here with a vector before a matrix."""
 
     class Scaled(Toy):

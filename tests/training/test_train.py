@@ -509,8 +509,9 @@ def test_kill_and_resume_is_the_unbroken_run(flags, tmp_path):
 REPORTING = """
 import torch
 from safetensors.torch import save_file
-from dmxlib import train
-from dmxlib.training import checkpoints, decoded, loop, separator
+from dmxlib import latents, train
+from dmxlib.reproduce import seeded_generator
+from dmxlib.training import loop, separator
 
 heard, forward, finish = [], separator.TrainStep.forward, loop.Run.finish
 

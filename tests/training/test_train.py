@@ -513,11 +513,13 @@ from dmxlib import latents, train
 from dmxlib.reproduce import seeded_generator
 from dmxlib.training import loop, separator
 
-heard, forward, finish = [], separator.TrainStep.forward, loop.Run.finish
+heard, forward, finish, epochs = [], separator.TrainStep.forward, loop.Run.finish, []
+latents.CachedPairs.set_epoch = lambda pairs, number: epochs.append(number)
 
 def listen(step, batch, generator):
     noise = torch.randn((), generator=seeded_generator(generator.initial_seed()))
-    heard.append(batch["latents"].mean() + generator.initial_seed() % 1000)
+    epoch = torch.tensor(float(epochs[-1]) if epochs else -1.0)
+    heard.append(torch.stack([batch["latents"].mean(), noise, epoch]))
     return forward(step, batch, generator)
 
 def report(run):

@@ -88,8 +88,7 @@ def median_scores(folder: Path, data_set: Path) -> dict:
 
 def medians_of(scores: Path) -> dict:
     """The medians of METRICS from the scores of a data set, in the folder of its name."""
-    table = pd.concat([pd.read_csv(scores / f"{system}.csv") for system in SCORED])
-    medians = table.groupby(["system", "metric"]).value.median()
+    medians = pd.read_csv(scores / "rows.csv").groupby(["system", "metric"]).value.median()
     return {
         f"{scores.name}_{system}_{metric}": medians[system, metric] for system in SCORED for metric in METRICS
     }

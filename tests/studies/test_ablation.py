@@ -62,10 +62,12 @@ def test_failing_variant_ends_it_and_keeps_the_others(comparison, capfd):
 def test_scores_are_medians(tmp_path):
     scores = tmp_path / "scores" / "songs"
     scores.mkdir(parents=True)
-    for shift, system in enumerate(ablation.SCORED):
-        rows = [(metric, value + shift) for metric in ablation.METRICS for value in (1.0, 2.0, 9.0)]
-        pd.DataFrame(rows, columns=["metric", "value"]).assign(system=system).to_csv(
-            scores / f"{system}.csv", index=False
-        )
+    rows = [
+        (system, metric, value + shift)
+        for shift, system in enumerate(ablation.SCORED)
+        for metric in ablation.METRICS
+        for value in (1.0, 2.0, 9.0)
+    ]
+    pd.DataFrame(rows, columns=["system", "metric", "value"]).to_csv(scores / "rows.csv", index=False)
     figures = ablation.medians_of(scores)
     assert figures["songs_ldm-dmx_sdr"] == 2.0 and figures["songs_ldm-dmx-refined_lsd"] == 3.0

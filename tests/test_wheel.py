@@ -1,5 +1,6 @@
 """The wheel holds the package, all of it, and nothing else: dmxlib works without a checkout."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,3 +54,15 @@ def test_wheel_is_the_package(wheel):
 def test_wheel_has_the_command(wheel):
     (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "dmxlib-separate = dmxlib.separate:main" in wheel.read(entry_points).decode().splitlines()
+
+
+def test_no_folder_of_weights_repeats_anothers():
+    """Nor holds more than half precision."""
+    pretrained, seen = ROOT / "dmxlib" / "pretrained", {}
+    for path in pretrained.rglob("*.safetensors"):
+        folder = path.relative_to(pretrained).parts[0]
+        for name, tensor in load_file(path).items():
+            assert tensor.dtype == torch.float16, path
+            if tensor.numel() > 10_000:
+                digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+                assert seen.setdefault(digest, folder) == folder, f"{name} of {folder} is in {seen[digest]}"

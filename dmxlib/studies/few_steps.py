@@ -30,7 +30,7 @@ class TrainConfig(separator.TrainConfig):
 
     system: str = setting("student", "what is trained")
     pretrained_model_name_or_path: str = setting(
-        "ldm-dmx-equal-mini", "the teacher, and what the student begins as"
+        "ldm-dmx-mini", "the teacher, and what the student begins as"
     )
     method: str = setting("segments", "segments, consistency or data")
     teacher_steps: int = setting(50, "sampling steps of the teacher's whole path")

@@ -1,10 +1,11 @@
 """Every trained system by its name, and two of them together; beyond the paper."""
 
 import json
-from collections.abc import Iterator
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dmxlib import baselines
 from dmxlib.errors import InputError
@@ -28,7 +29,7 @@ def load_separator(name: str) -> Separator:
 
 
 class Ensemble(Separator):
-    """A separator whose refined vocals are mixed with those of another, its guide, chunk by chunk.
+    """A separator whose refined vocals are mixed with those of another, its guide.
 
     Where nothing is refined, the vocals are the separator's own.
 
@@ -60,28 +61,9 @@ class Ensemble(Separator):
         return cls(*map(load_separator, names), share)
 
     @property
-    def sampling_rate(self) -> int:
-        """The separator's."""
-        return self.separator.sampling_rate
-
-    @property
-    def chunk_samples(self) -> int:
-        """The separator's."""
-        return self.separator.chunk_samples
-
-    @property
     def num_inference_steps(self) -> int:
         """The separator's."""
         return self.separator.num_inference_steps
-
-    @property
-    def batch_size(self) -> int:
-        """The separator's."""
-        return self.separator.batch_size
-
-    def check_steps(self, num_inference_steps: int) -> None:
-        """As the separator does."""
-        self.separator.check_steps(num_inference_steps)
 
     def to(self, device) -> "Ensemble":
         """Move both to a device."""
@@ -89,11 +71,29 @@ class Ensemble(Separator):
         self.guide.to(device)
         return self
 
-    def separate_chunks(self, mixtures, rate, generator, refine, **settings) -> Iterator[np.ndarray]:
-        """As `Separator.separate_chunks`."""
-        pairs = self.separator.separate_chunks(mixtures, rate, generator=generator, refine=refine, **settings)
-        for pair in pairs:
-            if refine:
-                guided = self.guide(pair[:2], rate, generator=generator).vocals
-                pair[2:] += self.guide_share * (guided - pair[2:])
-            yield pair
+    def mix(self, vocals: np.ndarray, guide: np.ndarray) -> np.ndarray:
+        """Both systems' vocals, of one shape, weighted."""
+        return vocals + self.guide_share * (guide - vocals)
+
+    def stream(self, blocks, sampling_rate, generator=None, refine=None, **settings):
+        """As `Separator.stream`; the settings are the separator's. The guide has its own, and its own noise
+        from the same seed, so that both are as they would be alone."""
+        if not refine:
+            return self.separator.stream(blocks, sampling_rate, generator=generator, **settings)
+        first, second = tee(blocks)
+        ours = self.separator.stream(first, sampling_rate, generator=generator, refine=refine, **settings)
+        if generator:
+            generator = torch.Generator().manual_seed(generator.initial_seed())
+        return self._mixed(ours, self.guide.stream(second, sampling_rate, generator=generator))
+
+    def _mixed(self, ours, theirs):
+        """Two streams of (mixture, vocals), whose blocks differ in length, as one."""
+        guide = np.zeros((2, 0), np.float32)  # what is there of the guide's vocals
+        for mixture, vocals in ours:
+            length = vocals.shape[1]
+            parts = [guide]
+            while sum(part.shape[1] for part in parts) < length:
+                parts.append(next(theirs)[1])
+            guide = np.concatenate(parts, axis=1)
+            yield mixture, self.mix(vocals, guide[:, :length])
+            guide = guide[:, length:]

@@ -106,6 +106,13 @@ def test_the_guided_system_is_evaluated(model_folder, bsrnn_folder, toy_root, tm
     generator = torch.Generator().manual_seed(0)
     expected = load_separator(tmp_path)(track.mixture(), track.rate, refine="wiener", generator=generator)
     assert np.allclose(system.separate(track), expected.vocals, atol=1e-6)
+    parts = [
+        load_separator(folder)(
+            track.mixture(), track.rate, generator=torch.Generator().manual_seed(0), **how
+        ).vocals
+        for folder, how in ((model_folder, {"refine": "wiener"}), (bsrnn_folder, {}))
+    ]
+    assert np.allclose(system.combine(track, *parts), expected.vocals, atol=1e-6)
     assert system.steps == 1 and system.parameters > 0
     with pytest.raises(InputError, match="has no guide"):
         make_system("ldm-dmx-guided", Options(model=str(model_folder)))

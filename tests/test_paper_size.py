@@ -98,13 +98,13 @@ def runs(songs, tmp_path_factory):
 def score(system, model, songs, out):
     """The rows and facts that the evaluation writes for a trained model in two steps."""
     reset_accelerate()
-    flags = {"model": model, "data": songs, "out": out, "steps": 2, "excerpts": 1, "size": "paper"}
+    flags = {"model": model, "data_root": songs, "output_dir": out, "excerpts": 1}
     try:
-        evaluation.main([system, *(f"--{key}={value}" for key, value in flags.items())])
+        evaluation.main([f"{system}@2", "--waves", *(f"--{key}={value}" for key, value in flags.items())])
     finally:
         reset_accelerate()
-    with open(out / f"{system}.csv") as file:
-        return list(csv.DictReader(file)), json.loads((out / f"{system}.json").read_text())
+    with open(out / "rows.csv") as file:
+        return list(csv.DictReader(file)), json.loads((out / "run.json").read_text())
 
 
 def losses(folder):
@@ -119,8 +119,8 @@ def test_the_papers_chain(runs, songs, tmp_path):
     pipeline = VocalSeparationPipeline.from_pretrained(stage2 / "model")
     assert pipeline.config.chunk_frames == FRAMES and pipeline.codec.channels == 2
     assert pipeline.unet.config.mask_channels == 0 and pipeline.unet.injections[2] is None
-    rows, facts = score("ldm-dmx", stage2 / "model", songs, tmp_path)
-    assert {row["size"] for row in rows} == {"paper"} and "sdr" in {row["metric"] for row in rows}
+    rows, (facts,) = score("ldm-dmx", stage2 / "model", songs, tmp_path)
+    assert {row["metric"] for row in rows if row["excerpt"]} == {"sdr", "si_sdr"} and facts["waves"]
     assert facts["parameters"] == pipeline.unet.num_parameters() + pipeline.conditioner.num_parameters()
 
 

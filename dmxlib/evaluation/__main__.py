@@ -52,15 +52,16 @@ def evaluate(
     for first in tqdm(range(0, len(tracks), processes), desc="score", unit="song", disable=None):
         with accelerator.split_between_processes(tracks[first : first + processes]) as mine:
             songs = [Song(track, protocol) for track in mine]
-        estimates = {}  # by system and track, for those that refine them
+        estimates = {}  # by system and track, for those that are made of them
         for name, system in systems.items():
             rows = []
             for song in songs:
                 track = song.track
                 if not scores.has(name, track.name):
-                    raw = estimates.get((system.refines, track.name))
+                    parts = [estimates.get((part, track.name)) for part in system.parts]
+                    whole = parts and all(part is not None for part in parts)
                     with accelerator.autocast():
-                        estimate = system.separate(track) if raw is None else system.refine(track, raw)
+                        estimate = system.combine(track, *parts) if whole else system.separate(track)
                     estimates[name, track.name] = estimate
                     place = {"system": name, "track": track.name}
                     rows += [{**place, **row} for row in song.score(name, system, estimate)]
@@ -94,6 +95,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dnsmos", action="store_true", help="score DNSMOS P.835 as well")
     parser.add_argument(
         "--musdb", action="store_true", help="score whole songs in stereo as well, as museval and SDX23 do"
+    )
+    parser.add_argument(
+        "--waves", action="store_true", help="score SDR and SI-SDR alone, in a tenth of the time"
     )
     parser.add_argument(
         "--time", action="store_true", help="only time all SYSTEMs, in turns, on 12 s of a song"
@@ -139,11 +143,13 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
     settings |= {
         key: vars(options)[key] for key in ("split", "held_out", "excerpts", "dnsmos", "musdb", "seed")
     }
+    if options.waves:
+        settings["waves"] = True
     of_each = {
         name: settings | {"model": models[name], "steps": system.steps} for name, system in systems.items()
     }
     scores = Scores(options.output_dir, of_each)
-    asked = {"most": options.excerpts, "dnsmos": options.dnsmos, "musdb": options.musdb}
+    asked = {"most": options.excerpts} | {key: vars(options)[key] for key in ("dnsmos", "musdb", "waves")}
     space = protocol.pop("space", None) or latent_space(device)
     evaluate(accelerator, systems, tracks, scores, Protocol(space, **asked | protocol), options.keep)
     for name, system in systems.items() if accelerator.is_main_process else ():

@@ -26,16 +26,16 @@ class System:
     """A separator with its number of parameters and of sampling steps, where it has any, and the frequency in
     Hz up to which it gives a voice. An iterative one's `separate` takes another number as `steps`.
 
-    Where all that it does to another system's vocals of a track is `refine(track, vocals)`, `refines` is that
-    system's name.
+    Where its vocals of a track are made of other systems', `parts` are their names, and `combine(track,
+    *vocals)` makes them.
     """
 
     separate: Separator
     parameters: int | None = None
     steps: int | None = None
     bandwidth: float = math.inf
-    refines: str | None = None
-    refine: Callable[[Track, np.ndarray], np.ndarray] | None = None
+    parts: tuple[str, ...] = ()
+    combine: Callable[..., np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def full_title(label: str, steps: int | None) -> str:
 
 
 def choose_models(labels: list[str], given: list[str]) -> dict[str, str | None]:
-    """The model of each system, from values PATH (of all) and NAME=PATH (of one, and of what refines it).
+    """The model of each system, from values PATH (of all) and NAME=PATH (of one, and of it refined).
 
     Raises InputError where a NAME is none of the systems.
     """
@@ -171,8 +171,14 @@ def guided(options: Options) -> System:
         settings = dict(num_inference_steps=steps, generator=generator, refine="wiener")
         return system(track.mixture(), track.rate, **settings).vocals
 
-    parts = (system.separator.unet, system.separator.conditioner, system.guide)
-    return System(separate, sum(part.num_parameters() for part in parts), own_steps)
+    networks = (system.separator.unet, system.separator.conditioner, system.guide)
+    return System(
+        separate,
+        sum(network.num_parameters() for network in networks),
+        own_steps,
+        parts=() if options.model or options.steps else ("ldm-dmx-refined", "bsrnn"),
+        combine=lambda track, vocals, guide: system.mix(vocals, guide),
+    )
 
 
 def refined(name: str, options: Options) -> System:
@@ -186,7 +192,7 @@ def refined(name: str, options: Options) -> System:
         return refine(track, raw.separate(track, **settings))
 
     own = f"{name}@{options.steps}" if options.steps else name
-    return System(separate, raw.parameters, raw.steps, refines=own, refine=refine)
+    return System(separate, raw.parameters, raw.steps, parts=(own,), combine=refine)
 
 
 SHIPPED = "ldm-dmx-mini"

@@ -497,7 +497,7 @@ def test_a_voice_alone_is_always_remixed(sources_root, augmentations):
 def test_data_sets_are_drawn_equally_often(sources_root, toy_root, sine_track):
     few, many = [sine_track], [replace(sine_track, first=i) for i in range(1, 31)]
     pairs = make_pairs([few, many])
-    drawn = [pairs._draw(pairs.singers, generator) for generator in map(seeded_generator, range(200))]
+    drawn = [pairs._choose(pairs.singers, generator) for generator in map(seeded_generator, range(200))]
     assert 80 < sum(track in few for track in drawn) < 120 and len(set(drawn)) > 20
     sets, _ = data.training_tracks([toy_root, sources_root], 1)
     pairs = make_pairs(sets)

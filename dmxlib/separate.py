@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dmxlib import audio, weights
 from dmxlib.errors import InputError, exit_on_input_error
 
-DEFAULT_MODEL = "ldm-dmx-mini"
+DEFAULT_MODEL = "ldm-dmx-guided-mini"
 BLOCK_SECONDS = 10  # what is read at once: memory stays flat however long the song is
 
 

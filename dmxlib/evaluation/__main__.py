@@ -30,7 +30,7 @@ from dmxlib.evaluation.scoring import (
     latent_space,
     load_songs,
 )
-from dmxlib.evaluation.systems import SYSTEMS, Options, System, choose_models, make_system
+from dmxlib.evaluation.systems import SYSTEMS, Options, System, choose_models, make_system, of_one_model
 from dmxlib.reproduce import facts
 
 
@@ -131,6 +131,7 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
     training, tracks = load_songs(options.data_root, options.split, options.held_out)
     own = {"seed": options.seed, "training": tuple(training), "device": device}
     systems = {name: make_system(name, Options(models[name], **own)) for name in options.systems}
+    systems = of_one_model(systems, models)
     precision = accelerator.mixed_precision
     launcher = "python" if precision == "no" else f"accelerate launch --mixed_precision {precision}"
     made = facts(f"{launcher} -m dmxlib.evaluation {shlex.join(argv)}", device=str(device))

@@ -64,6 +64,18 @@ def make_system(label: str, options: Options) -> System:
     return row.build(replace(options, steps=steps) if steps else options)
 
 
+def of_one_model(systems: dict[str, System], models: dict[str, str | None]) -> dict[str, System]:
+    """The systems; one whose parts have another model than its own is not made of them."""
+
+    def strange(name, system):
+        return any(models.get(part, models[name]) != models[name] for part in system.parts)
+
+    return {
+        name: replace(system, parts=()) if strange(name, system) else system
+        for name, system in systems.items()
+    }
+
+
 def find_row(label: str) -> tuple["Row", int | None]:
     """What stands in `SYSTEMS` under NAME, and the steps of NAME@STEPS; InputError for anything else."""
     name, at, steps = label.partition("@")

@@ -546,3 +546,9 @@ def test_the_fields_protocol_has_names_of_its_own(rng, tmp_path):
     usdr = rows[rows.metric == "musdb_usdr"].value.mean()
     assert cells[0] == "mixture" and cells[-1] == f"{usdr:.2f}"
     assert "musdb" not in tables.score_table(tmp_path)
+
+
+def test_a_system_is_made_of_others_of_its_own_model_alone():
+    made = {"bsrnn": systems.System(None), "both": systems.System(None, parts=("bsrnn", "not scored"))}
+    assert systems.of_one_model(made, {"bsrnn": None, "both": None})["both"].parts == made["both"].parts
+    assert systems.of_one_model(made, {"bsrnn": "another", "both": None})["both"].parts == ()

@@ -43,16 +43,17 @@ def sing(speech: np.ndarray, rate: int, generator: torch.Generator) -> tuple[np.
     return song.astype(np.float32), melody
 
 
-def note_line(f0: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    """f0 of speech (F,) -> of a melody (F,): notes of a scale with glides and vibrato, 0 where it was 0."""
+def note_line(f0: np.ndarray, generator: torch.Generator, scale: tuple[int, ...] = SCALE) -> np.ndarray:
+    """f0 of speech (F,) -> of a melody (F,): notes of a scale, in semitones from the median, with glides and
+    vibrato, 0 where it was 0."""
     if not f0.any():
         return f0
     notes, age = np.zeros((2, len(f0)))  # in semitones, in seconds
-    degree, start = len(SCALE) // 2, 0
+    degree, start = len(scale) // 2, 0
     while start < len(f0):
-        degree = int(np.clip(degree + choice((-2, -1, -1, 0, 1, 1, 2), generator), 0, len(SCALE) - 1))
+        degree = int(np.clip(degree + choice((-2, -1, -1, 0, 1, 1, 2), generator), 0, len(scale) - 1))
         end = start + round(uniform(generator, *NOTE_SECONDS) / FRAME_SECONDS)
-        notes[start:end] = SCALE[degree]
+        notes[start:end] = scale[degree]
         age[start:end] = FRAME_SECONDS * np.arange(len(notes[start:end]))
         start = end
     width = round(GLIDE_SECONDS / FRAME_SECONDS) | 1

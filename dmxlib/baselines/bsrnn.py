@@ -4,10 +4,11 @@ The paper fixes: a window of 2048 and a hop of 512 at 44.1 kHz, 3-s excerpts, ch
 apart, the vocals' band scheme V7, a norm and a linear layer from each band to 128 features, twelve pairs of
 residual BLSTMs of 256 units, over time and over bands, a network with tanh and a GLU from each band's
 features to its complex mask, and the loss, L1 of real part, imaginary part and wave. Ours: group norms over
-features and frames, as is usual for it; a step learns from one channel of an excerpt, which costs half; TWO hidden layers of 512 units before each mask, which the 36 M
-parameters ask for (one gives 26 M); the data and augmentations of every system here; the mini sizes. The
-paper's full code is not public: Magron, Serizel and Douwes ("The costs of reproducibility in music separation
-research", 2026), who replicated it with care, stayed 0.9 dB of the vocals' SDR under its figure.
+features and frames, as is usual for it; a step learns from one channel of an excerpt, which costs half; TWO
+hidden layers of 512 units before each mask, which the 36 M parameters ask for (one gives 26 M); the data and
+augmentations of every system here; the mini sizes. The paper's full code is not public: Magron, Serizel and
+Douwes ("The costs of reproducibility in music separation research", 2026), who replicated it with care,
+stayed 0.9 dB of the vocals' SDR under its figure.
 """
 
 from dataclasses import dataclass

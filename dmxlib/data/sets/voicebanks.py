@@ -52,14 +52,14 @@ class Bank:
 BANKS = (
     Bank(
         "oxygen-dioxide/hitsuboku-kumi-ja-act4",
-        "Hitsuboku Kumi by Cubialpha, https://cubialpha.wixsite.com/koomstar/character: use in other software, "
-        "commercial use and edited samples allowed where name and edits are stated",
+        "Hitsuboku Kumi by Cubialpha, https://cubialpha.wixsite.com/koomstar/character: use in other "
+        "software, commercial use and edited samples allowed where name and edits are stated",
         left_out="Whisper|Other",
     ),
     Bank(
         "oxygen-dioxide/scottpoid-ja",
-        "SCOTTPOID by Scott, https://nonclione.neocities.org/utau: editing, commercial use and use outside of "
-        "synthesizers allowed where the name is stated",
+        "SCOTTPOID by Scott, https://nonclione.neocities.org/utau: editing, commercial use and use outside "
+        "of synthesizers allowed where the name is stated",
     ),
     Bank(
         "oxygen-dioxide/ALYS-DB-001-JA",
@@ -122,7 +122,7 @@ def write_voice(path: Path, clips: list[Path], generator: torch.Generator) -> No
 
 
 def with_melody(wave: np.ndarray, rate: int, generator: torch.Generator) -> np.ndarray:
-    """(1, samples) on one pitch -> the same at varispeed, whose pitch follows notes with glides and vibrato."""
+    """(1, samples) on one pitch -> at varispeed, so that the pitch follows notes with glides and vibrato."""
     slowest = 2 ** ((TRANSPOSED - MELODY[0] + 1) / 12)
     frames = round(slowest * wave.shape[1] / (FRAME_SECONDS * rate)) + 1
     speed = note_line(np.ones(frames), generator, MELODY)

@@ -6,7 +6,7 @@ from dmxlib import plots
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.evaluation.scoring import COLUMNS, read_rows
 from dmxlib.evaluation.tables import score_table, write_table2
-from dmxlib.studies import robustness, sampling
+from dmxlib.studies import robustness_report, sampling
 
 
 @exit_on_input_error
@@ -23,7 +23,7 @@ def main() -> None:
         plots.training_curve(log, title=log.parent.name).savefig(log.with_name("curve.png"), dpi=110)
         print(log.with_name("curve.png"))
     for study in studies:
-        print(*robustness.write_report(study.parent), sep="\n")
+        print(*robustness_report.write_report(study.parent), sep="\n")
     for folder in sorted(scores):
         (folder / "scores.md").write_text(score_table(folder))
         print(folder / "scores.md")

@@ -16,7 +16,8 @@ from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.data import load_tracks
 from dmxlib.reproduce import seeded_generator
 from dmxlib.studies import robustness
-from dmxlib.studies.robustness import NOISE, PAPER, TITLES, RobustnessConfig
+from dmxlib.studies.robustness import RobustnessConfig
+from dmxlib.studies.robustness_report import NOISE, PAPER, TITLES
 from dmxlib.summary import medians
 
 FILES = {"table1.csv", "rounding.csv", "bands.csv", "streams.csv", "original.csv", "table1.md", "run.json"}

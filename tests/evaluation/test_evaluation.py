@@ -552,3 +552,17 @@ def test_a_system_is_made_of_others_of_its_own_model_alone():
     made = {"bsrnn": systems.System(None), "both": systems.System(None, parts=("bsrnn", "not scored"))}
     assert systems.of_one_model(made, {"bsrnn": None, "both": None})["both"].parts == made["both"].parts
     assert systems.of_one_model(made, {"bsrnn": "another", "both": None})["both"].parts == ()
+
+
+def test_recipes_side_by_side_do_not_ship(model_folder):
+    """Each is what it is given, drawn and refined alike, and says so where it is given nothing."""
+    for name in ("ldm-dmx-paper", "ldm-dmx-plus"):
+        with pytest.raises(InputError, match=f"{name} does not ship; train it .* --model {name}=FOLDER"):
+            make_system(f"{name}-refined@2", Options())
+        given = {
+            kind: make_system(f"{kind}@3", Options(model=str(model_folder)))
+            for kind in (name, "ldm-dmx", f"{name}-refined", "ldm-dmx-refined")
+        }
+        assert {system.steps for system in given.values()} == {3}
+        assert given[name].bandwidth == given["ldm-dmx"].bandwidth < given[f"{name}-refined"].bandwidth
+        assert full_title(f"{name}@1", 1).endswith(", 1 step (the mean)")

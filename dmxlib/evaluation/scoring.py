@@ -5,7 +5,7 @@ Every metric of an excerpt compares the mono mean at 44.1 kHz. Metrics are those
 - on whole excerpts sdr, si_sdr, pesq, csdr, sir, sar, stft_distance, latent_distance, on request dnsmos_*;
 - on whole songs usdr and the two figures of `silence`.
 <metric>_to_bandwidth leaves out what lies above a system's own bandwidth. On request whole songs are scored
-by the field's protocol too, in stereo: musdb_*, see `dmxlib.metrics.musdb`.
+by the field's protocol too, in stereo: musdb_*, see `dmxlib.metrics.external.musdb`.
 """
 
 import json
@@ -25,7 +25,7 @@ from dmxlib import audio, metrics
 from dmxlib.data import Track, hold_out, load_tracks
 from dmxlib.errors import InputError
 from dmxlib.evaluation.systems import SHIPPED, System
-from dmxlib.metrics import RATE
+from dmxlib.metrics import RATE, external
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import whole
 
@@ -145,17 +145,17 @@ def score(
             f"mel_mae{suffix}": metrics.mel_mae(vocals, estimate, RATE, voiced, (0, top)),
             f"log_f0_rmse{suffix}": rmse,
             f"missed_voiced{suffix}": missed,
-            f"pesq{suffix}": metrics.pesq(reference, estimate, RATE),
+            f"pesq{suffix}": external.pesq(reference, estimate, RATE),
         }
     for low, high in pairwise(metrics.OCTAVES_HZ):
         figures[f"lsd_{low}_{high}"] = metrics.lsd(vocals, estimate, RATE, voiced, (low, high))
-    figures |= metrics.bss_eval(vocals, estimate, excerpt.mixture, RATE)
+    figures |= external.bss_eval(vocals, estimate, excerpt.mixture, RATE)
     figures["stft_distance"] = metrics.stft_distance(vocals, estimate, RATE)
-    figures["latent_distance"] = metrics.latent_distance(
+    figures["latent_distance"] = external.latent_distance(
         vocals, estimate, RATE, *(protocol.space or latent_space())
     )
     if protocol.dnsmos:
-        figures |= {f"dnsmos_{name}": value for name, value in metrics.dnsmos(estimate, RATE).items()}
+        figures |= {f"dnsmos_{name}": value for name, value in external.dnsmos(estimate, RATE).items()}
     return figures
 
 
@@ -236,7 +236,7 @@ class Song:
         whole = silence(self.track, self.vocals, estimate)
         whole["usdr"] = metrics.sdr(metrics.mono(self.vocals, rate), metrics.mono(estimate, rate))
         if self.protocol.musdb:
-            figures = metrics.musdb(self.vocals, estimate, self.track.mixture(), rate)
+            figures = external.musdb(self.vocals, estimate, self.track.mixture(), rate)
             whole |= {f"musdb_{metric}": value for metric, value in figures.items()}
         rows = [("", metric, value, whole_reason(metric, value, estimate)) for metric, value in whole.items()]
         pairs = list(zip(self.places, self.excerpts, strict=True))

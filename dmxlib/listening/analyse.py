@@ -9,9 +9,10 @@ import pandas
 from scipy import stats
 from tqdm import tqdm
 
-from dmxlib import audio, metrics
+from dmxlib import audio
 from dmxlib.errors import InputError
 from dmxlib.listening.results import rated_samples, read_key, read_results
+from dmxlib.metrics import external
 from dmxlib.summary import markdown
 
 CONFIDENCE = 0.95
@@ -231,7 +232,7 @@ def proxy(folder: Path) -> str:
     key = read_key(folder / "key.json")
     rows = []
     for name, sample in tqdm(rated_samples(key).items(), desc="DNSMOS", unit="sample", disable=None):
-        values = metrics.dnsmos(*audio.read(folder / "page" / "audio" / f"{name}.wav"))
+        values = external.dnsmos(*audio.read(folder / "page" / "audio" / f"{name}.wav"))
         rows.append({"system": sample["system"], "track": sample["track"], "span": sample["span"], **values})
     scores = pandas.DataFrame(rows)
     scores.to_csv(folder / "dnsmos.csv", index=False)

@@ -21,7 +21,7 @@ from dmxlib.data import Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.evaluation.systems import Options, System, make_system
 from dmxlib.evaluation.tables import millions
-from dmxlib.metrics import bss_eval_sources
+from dmxlib.metrics.external import bss_eval_sources
 from dmxlib.reproduce import facts, whole
 from dmxlib.summary import markdown
 

@@ -8,9 +8,10 @@ import torch
 from diffusers import DDIMScheduler, ModelMixin
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dmxlib import baselines, metrics
+from dmxlib import baselines
 from dmxlib.data import load_tracks
 from dmxlib.evaluation.systems import Options, load_pipeline, make_system
+from dmxlib.metrics import external
 
 SMALL = {
     "bsrnn": {"features": 8, "pairs_of_layers": 1, "hop": 512, "chunk_samples": 16_384},
@@ -117,4 +118,4 @@ def test_latent_distance_is_measured_on_the_codecs_device(model_folder, rng, cud
     assert codec.device.type == "cuda"
     wave = rng.standard_normal((2, 44_100)).astype(np.float32)
     with cuda:
-        assert metrics.latent_distance(wave, 0.5 * wave, 44_100, codec, 64 * codec.hop_length) == 1
+        assert external.latent_distance(wave, 0.5 * wave, 44_100, codec, 64 * codec.hop_length) == 1

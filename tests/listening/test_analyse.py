@@ -6,9 +6,9 @@ import pytest
 from made_listening import BANDS, lms_lines, simulate, submission, write_lms
 from scipy import stats
 
-from dmxlib import metrics
 from dmxlib.listening import __main__ as command
 from dmxlib.listening import analyse, results
+from dmxlib.metrics import external
 
 pytest_plugins = ["listening_fixtures"]
 
@@ -154,7 +154,7 @@ def test_listening_analyse_writes_table_three(package, key, tmp_path, capsys):
 
 
 def test_listening_proxy_is_named_so(package, key, monkeypatch, capsys):
-    monkeypatch.setattr(metrics, "dnsmos", lambda wave, rate: {"sig": 1 + wave.shape[1] / rate, "bak": 3.0})
+    monkeypatch.setattr(external, "dnsmos", lambda wave, rate: {"sig": 1 + wave.shape[1] / rate, "bak": 3.0})
     command.main(["proxy", str(package)])
     text = capsys.readouterr().out
     assert text.startswith("# Proxy, not listeners: DNSMOS") and "| broad | 2.20 | 3.00 |" in text

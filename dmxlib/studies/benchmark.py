@@ -10,7 +10,6 @@ table.md says so.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -18,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,7 +30,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dmxlib import audio, baselines, plots, separate
+from dmxlib import audio, baselines, separate
 from dmxlib.baselines.base import Baseline, new_model
 from dmxlib.codec import Codec
 from dmxlib.codec.load import OFFICIAL
@@ -41,15 +39,15 @@ from dmxlib.errors import exit_on_input_error
 from dmxlib.latents import encode_batch
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
-from dmxlib.reproduce import facts, seeded_generator
-from dmxlib.summary import markdown
+from dmxlib.reproduce import seeded_generator
+from dmxlib.studies.benchmark_report import write
+from dmxlib.studies.timing import compile_parts, computes_bf16, count, in_precision, timed
 from dmxlib.training.decoded import DecodedStep
 from dmxlib.training.separator import TrainConfig, TrainStep, new_pipeline
 
 CONFIGS, RATE = Path(__file__).parents[1] / "configs", 44_100
 LIMIT_SECONDS = 600  # of a case, which compiling can exceed
 SWEEP = (1, 2, 4, 10, 20, 50)  # sampling steps
-NO_BF16 = "This processor does not compute in bf16, so that nothing was timed in it."
 
 
 @dataclass(frozen=True)
@@ -105,17 +103,6 @@ def quick_cases() -> list[Case]:
     ]
 
 
-@torch.no_grad()
-def computes_bf16() -> bool:
-    """Whether this processor has bf16. Without it torch's LSTM raises, and its convolutions take minutes."""
-    try:
-        with in_precision("bf16"):
-            nn.LSTM(4, 4)(torch.zeros(1, 1, 4))
-    except RuntimeError:
-        return False
-    return True
-
-
 def rows(case: Case) -> list[dict]:
     """Take a case's measurements: the rows of benchmark.csv."""
     torch.manual_seed(0)
@@ -143,27 +130,6 @@ def limited(case: Case, seconds: int = LIMIT_SECONDS) -> list[dict]:
     return rows(case)
 
 
-def timed(calls: dict[str, Callable], repeats: int, skip: int = 1) -> dict[str, list[float]]:
-    """{part: seconds of each of its calls}: parts take turns, and `skip` rounds are not counted."""
-    times = {part: [] for part in calls}
-    for _ in range(skip + repeats):
-        for part, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[part].append(time.perf_counter() - start)
-    return {part: seconds[skip:] for part, seconds in times.items()}
-
-
-def count(*modules: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
-
-
-def in_precision(precision: str):
-    """The context that a case computes in."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-
-
 # -- what is measured ----------------------------------------------------------------------------------------
 
 
@@ -176,17 +142,6 @@ def ldm_dmx(size: str) -> VocalSeparationPipeline:
         pipeline = new_pipeline(Codec.from_config(OFFICIAL["48khz"]), config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def compile_parts(network: nn.Module) -> None:
-    """`torch.compile` of each largest part without an LSTM; a function that meets one stays as it is."""
-    # a list is never called itself
-    if isinstance(network, nn.ModuleList) or any(isinstance(part, nn.LSTM) for part in network.modules()):
-        for part in network.children():
-            compile_parts(part)
-    else:
-        torch._dynamo.config.recompile_limit = 64  # the parts share lines of code
-        network.compile()
 
 
 def noise(case: Case) -> np.ndarray:
@@ -319,64 +274,6 @@ def command_line(case: Case):
         part: partial(subprocess.check_output, [sys.executable, *words]) for part, words in commands.items()
     }
     return timed(calls, case.repeats), None
-
-
-# -- what is written -----------------------------------------------------------------------------------------
-
-
-def ratios(table: pd.DataFrame) -> pd.DataFrame:
-    """LDM-dmx at paper size by H-Demucs, at one precision and compile state: each in its own chunks, and
-    H-Demucs in a single one; MSDM by LDM-dmx."""
-    paper = table[table["size"] == "paper"]
-    totals = paper[paper.part == "total"]
-    form = ["precision", "compiled"]
-    beside = totals.loc[totals.system == "ldm-dmx", [*form, "steps", "seconds_median"]].copy()
-    for part, title in (("total", "hdemucs"), ("total, in one chunk", "hdemucs in one chunk")):
-        hdemucs = paper[(paper.system == "hdemucs") & (paper.part == part)].set_index(form).seconds_median
-        beside[f"ldm-dmx / {title}"] = beside.seconds_median / [
-            hdemucs.get(key, np.nan) for key in beside[form].itertuples(index=False, name=None)
-        ]
-    msdm = totals.loc[totals.system == "msdm", "seconds_median"].median()
-    return beside.assign(**{"msdm / ldm-dmx": msdm / beside.seconds_median})
-
-
-def three_figures(table: pd.DataFrame) -> str:
-    """A table in markdown with three figures a number."""
-    return markdown(table, (map(_cell, line) for line in table.itertuples(index=False)))
-
-
-def _cell(value):
-    if not isinstance(value, float):
-        return str(value)
-    return "" if pd.isna(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def write(table: pd.DataFrame, folder: Path) -> None:
-    """table.md, steps.png and run.json."""
-    sentences = [
-        f"`python -m dmxlib.studies.benchmark`, {torch.get_num_threads()} threads.",
-        "A training step is of one excerpt of white noise, neither read nor augmented.",
-        *([] if computes_bf16() else [NO_BF16]),
-    ]
-    text = "\n".join([" ".join(sentences), "", three_figures(ratios(table)), three_figures(table)])
-    (folder / "table.md").write_text(text)
-    plot(table[table.part == "total"]).savefig(folder / "steps.png", dpi=110)
-    (folder / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
-    print(text)
-
-
-def plot(totals: pd.DataFrame):
-    """Seconds a clip over LDM-dmx's sampling steps; the other systems are level lines."""
-    curves = {}
-    for (system, size, precision, compiled), group in totals.groupby(list(totals.columns[:4])):
-        steps, seconds = group.steps, group.seconds_median
-        if system != "ldm-dmx":
-            steps, seconds = SWEEP, [seconds.item()] * len(SWEEP)
-        curves[f"{system}, {size}, {precision}{', compiled' if compiled else ''}"] = (steps, seconds)
-    curves = dict(sorted(curves.items(), key=lambda item: -max(item[1][1])))  # as they lie in the diagram
-    figure = plots.lines(curves, "sampling steps", "seconds a clip", xscale="log", yscale="log")
-    figure.axes[0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
 
 
 @exit_on_input_error

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dmxlib.codec import Codec, fast
 from dmxlib.codec.load import OFFICIAL
 from dmxlib.errors import exit_on_input_error
-from dmxlib.studies.benchmark import computes_bf16, count, in_precision, timed
+from dmxlib.studies.timing import computes_bf16, count, in_precision, timed
 from dmxlib.summary import frame_markdown
 
 CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dmxlib.studies import benchmark
+from dmxlib.studies import benchmark, benchmark_report, timing
 
 COLUMNS = "system,size,precision,compiled,steps,part,seconds_median,seconds_std,peak_mb,parameters"
 
@@ -31,7 +31,7 @@ def test_every_kind_is_a_row(folder):
     parts |= {f"stage {n}, training step from audio" for n in (1, 2, 3)}
     parts |= {f"stage {n}, training step from cache" for n in (1, 2)}
     assert parts <= set(table.part)
-    assert ("step: the same in bf16" in set(table.part)) == benchmark.computes_bf16()
+    assert ("step: the same in bf16" in set(table.part)) == timing.computes_bf16()
     assert "training step from audio" in set(table.part[table.system == "instglow"])
     assert (table.seconds_median > 0).all() and (table.peak_mb > 0).all()
     counts = table.groupby("system").parameters.max()
@@ -61,7 +61,8 @@ def test_ratios_compare_like_with_like():
         ("msdm", "fp32", False, None, "total", 300.0),
     ]
     columns = ["system", "precision", "compiled", "steps", "part", "seconds_median"]
-    beside = benchmark.ratios(pd.DataFrame(rows, columns=columns).assign(size="paper")).set_index("precision")
+    table = pd.DataFrame(rows, columns=columns).assign(size="paper")
+    beside = benchmark_report.ratios(table).set_index("precision")
     assert beside["ldm-dmx / hdemucs"]["fp32"] == 0.5 and pd.isna(beside["ldm-dmx / hdemucs"]["bf16"])
     assert beside["ldm-dmx / hdemucs in one chunk"]["bf16"] == 0.5
     assert beside["msdm / ldm-dmx"]["fp32"] == 150
@@ -79,7 +80,7 @@ def test_only_further_steps_are_multiplied():
 def test_what_the_table_was_measured_on_is_said(folder):
     text = (folder / "table.md").read_text()
     assert "one excerpt of white noise" in text
-    assert (benchmark.NO_BF16 in text) != benchmark.computes_bf16()
+    assert (benchmark_report.NO_BF16 in text) != timing.computes_bf16()
 
 
 class Recurrent(torch.nn.Module):
@@ -108,6 +109,6 @@ def test_parts_around_an_lstm_are_compiled(monkeypatch):
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
     network, x = Recurrent().eval(), torch.randn(2, 4, 16)
     expected = network(x)
-    benchmark.compile_parts(network)
+    timing.compile_parts(network)
     torch.testing.assert_close(network(x), expected)
     assert sum("conv1d" in code for code in graphs) == 2

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dmxlib import plots
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.evaluation.scoring import COLUMNS, read_rows
+from dmxlib.evaluation.files import COLUMNS, read_rows
 from dmxlib.evaluation.tables import score_table, write_table2
 from dmxlib.studies import robustness_report, sampling
 

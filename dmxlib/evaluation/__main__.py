@@ -19,14 +19,13 @@ from tqdm import tqdm
 
 from dmxlib.data import Track
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.evaluation.files import Scores, keep_estimate
 from dmxlib.evaluation.scoring import (
     CLIP_SECONDS,
     Protocol,
-    Scores,
     Song,
     clock,
     first_seconds,
-    keep_estimate,
     latent_space,
     load_songs,
 )

@@ -8,14 +8,12 @@ Every metric of an excerpt compares the mono mean at 44.1 kHz. Metrics are those
 by the field's protocol too, in stereo: musdb_*, see `dmxlib.metrics.external.musdb`.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,24 +21,26 @@ from tqdm import tqdm
 
 from dmxlib import audio, metrics
 from dmxlib.data import Track, hold_out, load_tracks
-from dmxlib.errors import InputError
+from dmxlib.evaluation.files import COLUMNS
 from dmxlib.evaluation.systems import SHIPPED, System
 from dmxlib.metrics import RATE, external
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.reproduce import whole
 
-COLUMNS = ("system", "track", "excerpt", "metric", "value", "dropped_reason")
 EXCERPT_SECONDS = 7.0
 SUNG_FRAME_SECONDS = 0.1
 SUNG_DBFS = -40.0  # a tenth of a second above it is sung, which leaves out the tails of reverb and delay
 CLIP_SECONDS = 12  # the paper's
-REPEATS, FEW_STEPS = (
-    3,
-    10,
-)  # of the clock; what takes more steps is timed at 1 and at this many, and once in full
+REPEATS = 3  # of the clock
+FEW_STEPS = 10  # what takes more is timed at 1 step and at this many, and once in full
 
 
-# -- which parts of a song are scored ------------------------------------------------------------------------
+# -- what is scored ------------------------------------------------------------------------------------------
+
+
+def load_songs(data_root, split: str, held_out: float) -> tuple[list[Track], list[Track]]:
+    """(songs to learn from, songs to score): the training songs and a split, or the former cut in time."""
+    training = load_tracks(data_root, "train")
+    return hold_out(training, held_out) if held_out else (training, load_tracks(data_root, split))
 
 
 def excerpts(track: Track, seconds: float = EXCERPT_SECONDS) -> list[slice]:
@@ -302,76 +302,3 @@ def clip_seconds(times: pd.DataFrame, system: str, steps: int | None) -> tuple[f
 def first_seconds(track: Track, seconds: float = CLIP_SECONDS) -> Track:
     """The beginning of a track."""
     return replace(track, last=track.first + min(track.frames, round(seconds * track.rate)))
-
-
-# -- files ---------------------------------------------------------------------------------------------------
-
-
-def read_rows(path) -> pd.DataFrame:
-    """rows.csv: every figure as it was written; none where there is no file."""
-    if not Path(path).exists():
-        return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
-
-
-def read_runs(path) -> list[dict]:
-    """run.json: what made the figures beside it; none where there is no file."""
-    return json.loads(Path(path).read_text()) if Path(path).exists() else []
-
-
-class Scores:
-    """The rows.csv, run.json and times.csv of a folder: all systems' scores, how each was made, and seconds.
-
-    Args:
-        settings: of each system that is scored now; InputError where it was scored with others before.
-    """
-
-    def __init__(self, folder, settings: dict[str, dict]):
-        self.folder, self.settings = Path(folder), settings
-        self.rows, self.runs = self.folder / "rows.csv", self.folder / "run.json"
-        before = {run["system"]: run for run in read_runs(self.runs) if "system" in run}
-        for name, wanted in settings.items():
-            if name in before and {key: before[name].get(key) for key in wanted} != wanted:
-                raise InputError(
-                    f"{self.rows} has {name} of other settings; remove it or name another --output_dir."
-                )
-        rows = read_rows(self.rows)
-        self.scored = set(zip(rows.system, rows.track, strict=True))
-
-    def has(self, system: str, track: str) -> bool:
-        """Whether a system's rows of a track are there already."""
-        return (system, track) in self.scored
-
-    def add(self, system: str, rows: list[dict], **facts) -> None:
-        """Keep rows and facts of a system, in the files as well, whatever others wrote there meanwhile."""
-        runs = read_runs(self.runs)
-        if not any(run.get("system") == system for run in runs):
-            runs.append({"system": system, **self.settings[system]})
-        next(run for run in runs if run.get("system") == system).update(facts)
-        new = pd.DataFrame(rows, columns=COLUMNS)
-        old = read_rows(self.rows)
-        with whole(self.runs) as runs_part, whole(self.rows) as rows_part:  # the latter is named first
-            (pd.concat([old, new]) if len(old) else new).to_csv(rows_part, index=False)
-            runs_part.write_text(json.dumps(runs, indent=2) + "\n")
-        self.scored |= set(zip(new.system, new.track, strict=True))
-
-    def add_times(self, times: pd.DataFrame, **facts) -> None:
-        """Keep what `clock` found, in the place of what it found before."""
-        runs = [run for run in read_runs(self.runs) if "timed" not in run]
-        with whole(self.runs) as runs_part, whole(self.folder / "times.csv") as times_part:
-            times.to_csv(times_part, index=False)
-            runs_part.write_text(
-                json.dumps([*runs, {"timed": [*times.system.unique()], **facts}], indent=2) + "\n"
-            )
-
-
-def keep_estimate(folder: Path, track: Track, vocals: np.ndarray) -> None:
-    """Write an estimate in museval's layout: <folder>/<track>/{vocals,accompaniment}.wav."""
-    audio.write(folder / track.name / "vocals.wav", vocals, track.rate, "FLOAT")
-    audio.write(folder / track.name / "accompaniment.wav", track.mixture() - vocals, track.rate, "FLOAT")
-
-
-def load_songs(data_root, split: str, held_out: float) -> tuple[list[Track], list[Track]]:
-    """(songs to learn from, songs to score): the training songs and a split, or the former cut in time."""
-    training = load_tracks(data_root, "train")
-    return hold_out(training, held_out) if held_out else (training, load_tracks(data_root, split))

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from dmxlib.errors import InputError
-from dmxlib.evaluation.scoring import clip_seconds, read_rows, read_runs
+from dmxlib.evaluation.files import read_rows, read_runs
+from dmxlib.evaluation.scoring import clip_seconds
 from dmxlib.evaluation.systems import SYSTEMS, find_row, full_title
 from dmxlib.metrics import OCTAVES_HZ, RATE
 from dmxlib.summary import markdown, medians

@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import reset_accelerate
 
-from dmxlib import baselines, metrics, weights
+from dmxlib import audio, baselines, metrics, weights
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.evaluation import __main__ as command
-from dmxlib.evaluation import references, scoring, systems, tables
+from dmxlib.evaluation import files, references, scoring, systems, tables
 from dmxlib.evaluation.scoring import Protocol, Song, silence
 from dmxlib.evaluation.systems import Options, choose_models, full_title, make_system
 from dmxlib.pipeline import VocalSeparationPipeline
@@ -99,7 +99,7 @@ def rows_of(folder, system):
 
 
 def facts_of(folder, system):
-    (facts,) = (run for run in scoring.read_runs(folder / "run.json") if run.get("system") == system)
+    (facts,) = (run for run in files.read_runs(folder / "run.json") if run.get("system") == system)
     return facts
 
 
@@ -176,16 +176,16 @@ def test_scored_songs_are_not_scored_again(scored, toy_root, model_folder, tmp_p
 
 
 def test_a_broken_off_run_goes_on_by_system_and_track(made, space, tmp_path):
-    scores = scoring.Scores(tmp_path, {"a": {"seed": 0}, "b": {"seed": 0}})
+    scores = files.Scores(tmp_path, {"a": {"seed": 0}, "b": {"seed": 0}})
     row = {"track": "made", "excerpt": 0.0, "metric": "sdr", "value": 0.1 + 0.2, "dropped_reason": ""}
     scores.add("a", [{"system": "a", **row}])
-    scoring.Scores(tmp_path, {"c": {"seed": 1}}).add("c", [{"system": "c", **row}])  # another, meanwhile
+    files.Scores(tmp_path, {"c": {"seed": 1}}).add("c", [{"system": "c", **row}])  # another, meanwhile
     scores.add("b", [{"system": "b", **row, "value": float("nan"), "dropped_reason": "why"}], command="x")
-    again = scoring.Scores(tmp_path, {"a": {"seed": 0}})
+    again = files.Scores(tmp_path, {"a": {"seed": 0}})
     assert again.has("a", "made") and again.has("c", "made") and not again.has("a", "other")
-    rows = scoring.read_rows(tmp_path / "rows.csv")
+    rows = files.read_rows(tmp_path / "rows.csv")
     assert list(rows.system) == ["a", "c", "b"] and rows.value[0] == 0.1 + 0.2 and np.isnan(rows.value[2])
-    assert scoring.read_runs(tmp_path / "run.json") == [
+    assert files.read_runs(tmp_path / "run.json") == [
         {"system": "a", "seed": 0}, {"system": "c", "seed": 1}, {"system": "b", "seed": 0, "command": "x"},
     ]  # fmt: skip
 
@@ -234,7 +234,7 @@ def test_estimates_are_kept(toy_root, tmp_path):
     call(["irm"], toy_root, tmp_path / "scores", None, f"--keep={tmp_path / 'kept'}")
     track = load_tracks(toy_root, "test")[0]
     vocals, rest = (
-        scoring.audio.read(tmp_path / "kept" / "irm" / track.name / f"{stem}.wav")[0]
+        audio.read(tmp_path / "kept" / "irm" / track.name / f"{stem}.wav")[0]
         for stem in ("vocals", "accompaniment")
     )
     np.testing.assert_allclose(vocals + rest, track.mixture(), atol=1e-6)
@@ -525,7 +525,7 @@ def test_the_fields_protocol_has_names_of_its_own(rng, tmp_path):
     ]
     noise = [0.03 * rng.standard_normal(song.voice.shape) for song in songs]
     estimates = [song.voice + 0.3 * song.rest[::-1] + n for song, n in zip(songs, noise, strict=True)]
-    scores = scoring.Scores(tmp_path, {"mixture": {"steps": None}})
+    scores = files.Scores(tmp_path, {"mixture": {"steps": None}})
     for song, estimate in zip(songs, estimates, strict=True):
         rows = Song(song, Protocol(choose=nothing, musdb=True)).score("x", systems.System(None), estimate)
         assert {row["metric"] for row in rows if row["metric"].startswith("musdb_")} == {

@@ -9,7 +9,7 @@ import pytest
 from dmxlib import report
 from dmxlib.errors import InputError
 from dmxlib.evaluation import tables
-from dmxlib.evaluation.scoring import COLUMNS, Scores, read_runs
+from dmxlib.evaluation.files import COLUMNS, Scores, read_runs
 
 METRICS = [*tables.PAPERS_METRICS, *(f"{name}_to_bandwidth" for name in tables.PAPERS_METRICS), "sdr", "sir",
            "lsd_0_250", "lsd_8000_16000"]  # fmt: skip

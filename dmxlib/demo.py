@@ -1,4 +1,4 @@
-"""`make demo`: separate 20 s of a song that the package makes, or of one of yours, and draw the result."""
+"""`make demo`: separate 20 s of a song that the package makes, or of one of yours, and plot the result."""
 
 import argparse
 import tempfile
@@ -29,7 +29,7 @@ def excerpt(folder: str | None, start: float):
 
 @exit_on_input_error
 def main(argv=None) -> None:
-    """Separate and draw; prints where the files are."""
+    """Separate and plot; prints where the files are."""
     parser = argparse.ArgumentParser(prog="python -m dmxlib.demo", description=__doc__)
     parser.add_argument(
         "folder", nargs="?", help="a song's folder with mixture.* and vocals.*; default: a made song"
@@ -42,14 +42,14 @@ def main(argv=None) -> None:
         audio.write(song, mixture, rate)
         separate.main([str(song), "-o", "separated"])
     folder = Path("separated") / Path(separate.DEFAULT_MODEL).name / name
-    figure = Path(f"results/figures/{name}.png")
     estimate, _ = audio.read(folder / "vocals.wav")
     audio.write(folder / "mixture.wav", mixture, rate)
     audio.write(folder / "true_vocals.wav", vocals, rate)
     waves = {"mixture": mixture, "separated vocals": estimate, "true vocals": vocals}
-    save_spectrograms(figure, waves, rate)
+    save_spectrograms(folder / "spectrograms.png", waves, rate)
     print(
-        f"\nListen to mixture.wav, vocals.wav, no_vocals.wav and true_vocals.wav in {folder}; see {figure}."
+        "\nListen to mixture.wav, vocals.wav, no_vocals.wav and true_vocals.wav, and see spectrograms.png, "
+        f"in {folder}."
     )
 
 

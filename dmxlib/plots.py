@@ -78,16 +78,19 @@ def lines(curves: dict[str, tuple], xlabel: str, ylabel: str, **settings):
 
 
 def uncertainty(voices: list[np.ndarray], rate: int):
-    """Plot the mean and the deviation of a voice's mel spectrogram in dB over its draws (channels, frames).
+    """Plot the mean and the deviation, in dB, of the mel spectrograms of voices that one mixture gave.
 
-    Powers are floored at FLOOR_DB under the loudest draw's peak. Returns the figure.
+    Args:
+        voices: each (channels, frames) at `rate` Hz. Powers are floored at FLOOR_DB under the highest peak.
+
+    Returns the figure.
     """
     mids = np.stack([voice.mean(axis=0) for voice in voices])
-    powers = librosa.feature.melspectrogram(y=mids, sr=rate, n_mels=128)  # (draws, bands, frames)
+    powers = librosa.feature.melspectrogram(y=mids, sr=rate, n_mels=128)  # (voices, bands, frames)
     relative = powers / max(powers.max(), 1e-10)
     decibels = 10 * np.log10(np.maximum(relative, 10 ** (FLOOR_DB / 10)))
-    panels = {f"mean of {len(voices)} draws": (decibels.mean(axis=0), "magma", FLOOR_DB, 0)}
-    panels["deviation between the draws"] = (decibels.std(axis=0), "viridis", 0, 20)
+    panels = {f"mean of {len(voices)} sampled voices": (decibels.mean(axis=0), "magma", FLOOR_DB, 0)}
+    panels["deviation between them"] = (decibels.std(axis=0), "viridis", 0, 20)
     figure, rows = _rows(2, 2.4)
     for axes, (title, (values, colors, low, high)) in zip(rows, panels.items(), strict=True):
         image = librosa.display.specshow(values, sr=rate, x_axis="time", y_axis="mel", cmap=colors, ax=axes)

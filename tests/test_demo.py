@@ -7,16 +7,18 @@ import pytest
 from dmxlib import audio, demo, report, separate
 
 
-def test_demo_separates_and_draws(tmp_path, monkeypatch, model_folder, toy_root, capsys):
+def test_demo_separates_and_plots(tmp_path, monkeypatch, model_folder, toy_root, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(separate, "DEFAULT_MODEL", str(model_folder))
     demo.main([str(toy_root / "test" / "Toy Song 3"), "--start", "1"])
     folder = tmp_path / "separated" / "tiny" / "Toy Song 3"
-    waves = {path.stem: audio.read(path)[0] for path in folder.iterdir()}
+    waves = {path.stem: audio.read(path)[0] for path in folder.glob("*.wav")}
     assert waves.keys() == {"mixture", "vocals", "no_vocals", "true_vocals"}
     assert {wave.shape for wave in waves.values()} == {(2, 5 * 44_100)}
-    assert (tmp_path / "results/figures/Toy Song 3.png").stat().st_size > 10_000
-    assert "results/figures/Toy Song 3.png" in capsys.readouterr().out
+    assert (folder / "spectrograms.png").stat().st_size > 10_000
+    told = capsys.readouterr().out
+    assert "spectrograms.png" in told and "separated/tiny/Toy Song 3" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["separated"]
 
 
 def test_demo_of_a_folder_without_stems_is_one_sentence(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from dmxlib.codec import Codec, Conditioner
 from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config, setting
-from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
+from dmxlib.data import PairsConfig, VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.level import encode_pair
 from dmxlib.reproduce import whole
@@ -33,24 +33,17 @@ MAX_WORKERS = 8  # of a process: as many keep a GPU busy
 
 
 @dataclass
-class LatentConfig:
+class LatentConfig(PairsConfig):
     """What a cache is made of; kept in its cache.json."""
 
-    data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
     codec: str = setting("data/runs/mini_codec/model", "name or folder of the codec")
     output_dir: str = setting("data/latents/toy", "folder of the cache")
-    pairs: int = setting(1024, "training pairs")
-    augmentations: list = setting(list(AUGMENTATIONS), "names of those in dmxlib/data/augment.py")
     shard_size: int = setting(64, "pairs in a file")
     chunk_frames: int = setting(512, "latent frames of an excerpt")
-    hold_out_seconds: float = setting(
-        8.0, "seconds of the end of each training song that are kept for validation"
-    )
-    validation_pairs: int = setting(32, "pairs of validation, without augmentations")
     seed: int = setting(0, "of the pairs and their augmentations")
 
 
-def pairs_of(config, codec: Codec) -> tuple[VocalPairs, VocalPairs]:
+def pairs_of(config: PairsConfig, codec: Codec) -> tuple[VocalPairs, VocalPairs]:
     """The (training, validation) pairs for a codec: `training_pairs` of `config.chunk_frames` frames."""
     rate = codec.config.sampling_rate
     return training_pairs(config, config.chunk_frames * codec.hop_length / rate, rate, codec.channels)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from dmxlib.config import setting
-from dmxlib.data import AUGMENTATIONS, VocalPairs, training_pairs
+from dmxlib.data import PairsConfig, VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
@@ -24,19 +24,13 @@ PREVIEW_STEPS = 20  # of the separation drawn during training
 
 
 @dataclass
-class BaselineConfig(TrainerConfig):
+class BaselineConfig(PairsConfig, TrainerConfig):
     """The loop's settings and the data's. A system adds its model's arguments, under the same names. They
     do not count where `pretrained_model_name_or_path` names weights to go on from."""
 
     system: str = setting("", "what is trained")
     pretrained_model_name_or_path: str | None = setting(
         None, "saved system to go on from, with its own sizes; none: random weights"
-    )
-    data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
-    pairs: int = setting(1024, "training pairs of an epoch")
-    augmentations: list = setting(list(AUGMENTATIONS), "names of those in dmxlib/data/augment.py")
-    hold_out_seconds: float = setting(
-        8.0, "seconds of the end of each training song that are kept for validation"
     )
     validation_pairs: int = setting(16, "pairs of validation")
 

@@ -1,8 +1,11 @@
 """`VocalPairs`: random training pairs of vocals and mixture. Item k is a function of (seed, epoch, k)."""
 
+from dataclasses import dataclass
+
 import torch
 
 from dmxlib import audio
+from dmxlib.config import setting
 from dmxlib.data.augment import (
     AUGMENTATIONS,
     CHANGES,
@@ -13,7 +16,7 @@ from dmxlib.data.augment import (
     one_band,
     over,
 )
-from dmxlib.data.tracks import Track, training_tracks
+from dmxlib.data.tracks import SongsConfig, Track, training_tracks
 from dmxlib.errors import InputError
 from dmxlib.reproduce import choice, seeded_generator, uniform
 
@@ -114,11 +117,22 @@ def _nonempty(lists):
     return [items for items in lists if items]
 
 
-def training_pairs(config, seconds: float, rate: int, channels: int) -> tuple[VocalPairs, VocalPairs]:
+@dataclass
+class PairsConfig(SongsConfig):
+    """What `training_pairs` makes of them, beside the seed that a command has."""
+
+    pairs: int = setting(1024, "training pairs of an epoch")
+    augmentations: list = setting(list(AUGMENTATIONS), "names of those in dmxlib/data/augment.py")
+    validation_pairs: int = setting(32, "pairs of validation, without augmentations")
+
+
+def training_pairs(
+    config: PairsConfig, seconds: float, rate: int, channels: int
+) -> tuple[VocalPairs, VocalPairs]:
     """The (training, validation) pairs of a data set's training songs, whose last part is held out.
 
     Args:
-        config: has data_root, pairs, augmentations, hold_out_seconds, validation_pairs and seed.
+        config: has a seed as well.
         seconds, rate, channels: of an excerpt; rate in Hz.
     """
     kept, held = training_tracks(config.data_root, config.hold_out_seconds)

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from dmxlib import audio
+from dmxlib.config import setting
 from dmxlib.errors import InputError
 
 SPLITS = ("train", "valid", "test")
@@ -147,6 +148,16 @@ def hold_out(tracks: list[Track], seconds: float) -> tuple[list[Track], list[Tra
     kept = [replace(track, last=cut) for track, cut in zip(tracks, cuts, strict=True)]
     held = [replace(track, first=cut) for track, cut in zip(tracks, cuts, strict=True)]
     return kept, held
+
+
+@dataclass
+class SongsConfig:
+    """Which songs a command learns from: what `training_tracks` takes."""
+
+    data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
+    hold_out_seconds: float = setting(
+        8.0, "seconds of the end of each training song that are kept for validation"
+    )
 
 
 def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[list[Track]]]:

@@ -20,18 +20,15 @@ from encodec.msstftd import MultiScaleSTFTDiscriminator
 from dmxlib.codec import unit_rms
 from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.config import setting
+from dmxlib.data import SongsConfig
 from dmxlib.plots import save_spectrograms
 from dmxlib.training.loop import TrainerConfig
 
 
 @dataclass
-class CodecTrainConfig(TrainerConfig):
+class CodecTrainConfig(SongsConfig, TrainerConfig):
     """The loop's settings, the data's, and the codec's size (read only where `init` is none)."""
 
-    data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
-    hold_out_seconds: float = setting(
-        8.0, "seconds of the end of each training song that are kept for validation"
-    )
     excerpt_seconds: float = setting(1.7, "length of a training excerpt, rounded to latent frames")
     epoch_length: int = setting(2000, "training excerpts of an epoch")
     init: str | None = setting(

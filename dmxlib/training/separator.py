@@ -14,7 +14,7 @@ import torch
 from dmxlib.codec import Codec
 from dmxlib.codec.load import load_codec
 from dmxlib.config import setting
-from dmxlib.data import AUGMENTATIONS
+from dmxlib.data import PairsConfig
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError
 from dmxlib.latents import CachedPairs, checksum, pairs_of
@@ -27,7 +27,7 @@ from dmxlib.unet import VocalUNet1D
 
 
 @dataclass
-class TrainConfig(TrainerConfig):
+class TrainConfig(PairsConfig, TrainerConfig):
     """The loop's settings, the data's, and the U-Net's size (without pretrained_model_name_or_path)."""
 
     system: str = setting("ldm-dmx", "what is trained")
@@ -40,13 +40,6 @@ class TrainConfig(TrainerConfig):
     latent_cache: str | None = setting(
         None, "folder that dmxlib.latents wrote; none: encode pairs as they come"
     )
-    data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
-    pairs: int = setting(1024, "training pairs of an epoch")
-    augmentations: list = setting(list(AUGMENTATIONS), "names of those in dmxlib/data/augment.py")
-    hold_out_seconds: float = setting(
-        8.0, "seconds of the end of each training song that are kept for validation"
-    )
-    validation_pairs: int = setting(32, "pairs of validation")
     chunk_frames: int = setting(512, "latent frames of an excerpt")
     num_inference_steps: int | None = setting(
         None, "sampling steps, saved with the system; none: a saved one's, or 1"

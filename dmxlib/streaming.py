@@ -22,6 +22,14 @@ class SeparationOutput(BaseOutput):
     vocals: np.ndarray
 
 
+def check_mixture(mixture: np.ndarray, channels: int | None = None) -> None:
+    """Raise InputError unless a mixture is (channels, samples), with that many channels if given, finite."""
+    fits = mixture.ndim == 2 and channels in (None, len(mixture))
+    if not (fits and mixture.size and np.isfinite(mixture).all()):
+        shape = f"({channels or 'channels'}, samples)"
+        raise InputError(f"the mixture is empty, not {shape}, or holds NaN or infinite samples.")
+
+
 class Separator:
     """Long audio through a model of one chunk length: each chunk goes to the model's rate and channels and
     back, and is cross-faded with the next.
@@ -30,7 +38,7 @@ class Separator:
     `chunk_samples` at that rate, and `num_inference_steps`, its own number of them.
     """
 
-    batch_size = 1  # chunks computed at once, where the caller names no other number
+    batch_size = 1  # chunks computed at once: two of a large network take longer than one after the other
     refinement: str | None = None  # the command line's, where it is told none
 
     def generate(self, mixture, num_inference_steps=None, generator=None) -> torch.Tensor:
@@ -48,8 +56,7 @@ class Separator:
         Raises InputError for an array that is empty or not finite.
         """
         mixture = np.atleast_2d(np.asarray(audio, dtype=np.float32))
-        if mixture.ndim > 2 or mixture.size == 0 or not np.isfinite(mixture).all():
-            raise InputError("the audio is empty, no (channels, samples), or holds NaN or infinite samples.")
+        check_mixture(mixture)
         parts = [vocals for _, vocals in self.stream([mixture], sampling_rate, **settings)]
         return SeparationOutput(vocals=np.concatenate(parts, axis=1))
 

@@ -16,11 +16,11 @@ from dmxlib.data import PairsConfig, VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
-from dmxlib.streaming import Separator
+from dmxlib.streaming import Separator, check_mixture
 from dmxlib.training.loop import TrainerConfig
 from dmxlib.weights import find
 
-PREVIEW_STEPS = 20  # of the separation drawn during training
+PREVIEW_STEPS = 20  # of the separation plotted during training
 
 
 @dataclass
@@ -41,8 +41,7 @@ class Baseline(Separator, ModelMixin, ConfigMixin):
     Its config holds sampling_rate in Hz, channels and chunk_samples; a system adds `loss` and `extract`.
     """
 
-    STEPS = 1  # iterations for a chunk, where the caller names no other number
-    BATCH = 1  # chunks computed at once; two of a large network take longer than one after the other
+    num_inference_steps = 1  # iterations for a chunk, where the caller names no other number
 
     def loss(self, vocals, accompaniment, generator) -> torch.Tensor:
         """The loss of waves (batch, channels, chunk_samples), with all noise from `generator`."""
@@ -108,22 +107,12 @@ class Baseline(Separator, ModelMixin, ConfigMixin):
         """Length of a chunk."""
         return self.config.chunk_samples
 
-    @property
-    def num_inference_steps(self) -> int:
-        """The system's own number of iterations."""
-        return self.STEPS
-
-    @property
-    def batch_size(self) -> int:
-        """Chunks computed at once."""
-        return self.BATCH
-
     @torch.no_grad()
     def generate(self, mixture, num_inference_steps=None, generator=None) -> torch.Tensor:
         """`extract` with all noise from one number of a CPU generator (None: torch's global one)."""
         seed = torch.randint(2**62, (1,), generator=generator).item()
         noise = torch.Generator(mixture.device).manual_seed(seed)
-        return self.extract(mixture, num_inference_steps or self.STEPS, noise)
+        return self.extract(mixture, num_inference_steps or self.num_inference_steps, noise)
 
     def separate(
         self, mixture: np.ndarray, rate: int, steps: int | None = None, seed: int = 0, quiet: bool = False
@@ -131,13 +120,12 @@ class Baseline(Separator, ModelMixin, ConfigMixin):
         """The vocals of a mixture (2, samples) float32 at `rate` Hz, of the same shape, with a progress bar.
 
         Args:
-            steps: iterations for each chunk (None: STEPS); not minded where STEPS is 1.
+            steps: iterations for each chunk (None: num_inference_steps); not minded where that is 1.
             seed: of all noise.
 
         Raises InputError where the mixture is not that, or steps is less than 1.
         """
-        if mixture.ndim != 2 or len(mixture) != 2 or not mixture.size or not np.isfinite(mixture).all():
-            raise InputError("the mixture is empty, not (2, samples), or holds NaN or infinite samples.")
+        check_mixture(mixture, channels=2)
         generator, parts = torch.Generator().manual_seed(seed), []
         with tqdm(total=mixture.shape[1], desc="separate", unit="sample", disable=quiet) as bar:
             for _, vocals in self.stream([mixture], rate, steps, generator):
@@ -163,13 +151,13 @@ class TrainStep(torch.nn.Module):
         return self.model.loss(*sources(batch), generator)
 
     def validate(self, picture: Path):
-        """Mean loss on the validation pairs with fixed noise; draws the first one's separation."""
+        """Mean loss on the validation pairs with fixed noise; plots the first one's separation."""
         device = self.model.device
         pairs = [{key: wave[None].to(device) for key, wave in pair.items()} for pair in self._validation]
         losses = [self(pair, seeded_generator(1, number, device=device)) for number, pair in enumerate(pairs)]
-        generator, steps = seeded_generator(0, device=device), min(self.model.STEPS, PREVIEW_STEPS)
-        drawn = self.model.extract(pairs[0]["mixture"], steps, generator)
-        waves = {"true vocals": pairs[0]["vocals"], "separated vocals": drawn}
+        steps = min(self.model.num_inference_steps, PREVIEW_STEPS)
+        separated = self.model.extract(pairs[0]["mixture"], steps, seeded_generator(0, device=device))
+        waves = {"true vocals": pairs[0]["vocals"], "separated vocals": separated}
         waves = {title: wave[0].cpu().numpy() for title, wave in waves.items()}
         save_spectrograms(picture, waves, self.model.config.sampling_rate)
         return {"loss": torch.stack(losses).mean().item()}

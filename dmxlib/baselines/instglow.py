@@ -165,9 +165,9 @@ class InstGlow(Baseline):
         blocks, hidden: of each flow, and channels in its couplings.
     """
 
-    STEPS = 150
+    num_inference_steps = 150
     refinement = "wiener"
-    BATCH = 4  # a small network: a fifth less time than one after the other
+    batch_size = 4  # a small network: a fifth less time than one after the other
 
     @register_to_config
     def __init__(

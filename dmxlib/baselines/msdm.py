@@ -54,9 +54,9 @@ class MSDM(Baseline):
         level_channels, blocks_per_level, attention_from, fourier_channels, time_channels: of `VocalUNet1D`.
     """
 
-    STEPS = 150
+    num_inference_steps = 150
     refinement = "wiener"
-    BATCH = 4  # whose noise is drawn together, so another number gives other vocals
+    batch_size = 4  # whose noise is drawn together, so another number gives other vocals
 
     @register_to_config
     def __init__(

@@ -174,7 +174,8 @@ def baseline(name: str, options: Options) -> System:
             f"launch dmxlib/train.py --config dmxlib/configs/mini_{name}.yaml) and copy its model there."
         )
     model = baselines.load(name).from_pretrained(folder).to(options.device)
-    own_steps = (options.steps or model.STEPS) if model.STEPS > 1 else None
+    iterative = model.num_inference_steps > 1
+    own_steps = (options.steps or model.num_inference_steps) if iterative else None
 
     def separate(track, steps=own_steps):
         return model.separate(track.mixture(), track.rate, steps, options.seed, quiet=True)

@@ -208,12 +208,13 @@ def baseline(case: Case, clock=timed):
     model, clip = new_baseline(case).eval(), noise(case)
     if case.compiled:
         compile_parts(model.network)
-    counts = (1, 2) if model.STEPS > 1 else (1,)
+    iterations = model.num_inference_steps
+    counts = (1, 2) if iterations > 1 else (1,)
     calls = {steps: partial(model.separate, clip, RATE, steps=steps, quiet=True) for steps in counts}
     with in_precision(case.precision):
         times = clock(calls, case.repeats)
-    further = np.subtract(times[2], times[1]) if model.STEPS > 1 else 0.0
-    total = np.add(times[1], (model.STEPS - 1) * further)
+    further = np.subtract(times[2], times[1]) if iterations > 1 else 0.0
+    total = np.add(times[1], (iterations - 1) * further)
     return {"total, in one chunk" if case.whole else "total": total}, count(model)
 
 

@@ -207,18 +207,18 @@ def test_seed_and_steps(name, rng):
     )
     assert np.array_equal(first, again)
     assert np.array_equal(first, other) == (name != "msdm")
-    assert np.array_equal(first, more) == (model.STEPS == 1)
-    assert model.STEPS == (150 if name in ("msdm", "instglow") else 1)
+    assert np.array_equal(first, more) == (model.num_inference_steps == 1)
+    assert model.num_inference_steps == (150 if name in ("msdm", "instglow") else 1)
 
 
 @pytest.mark.parametrize("name", sorted(set(TRAINED) - {"msdm"}))  # whose noise is drawn for them all
-def test_chunks_that_are_computed_at_once_do_not_change_each_other(name, rng, monkeypatch):
+def test_chunks_that_are_computed_at_once_do_not_change_each_other(name, rng):
     model = make_model(name).eval()
     frames = 3 * model.config.chunk_samples
     mixture = (rng.standard_normal((2, frames)) * np.linspace(0, 0.3, frames)).astype(np.float32)
-    monkeypatch.setattr(type(model), "BATCH", 1)
+    model.batch_size = 1
     alone = model.separate(mixture, model.config.sampling_rate, steps=3, quiet=True)
-    monkeypatch.setattr(type(model), "BATCH", 3)
+    model.batch_size = 3
     together = model.separate(mixture, model.config.sampling_rate, steps=3, quiet=True)
     np.testing.assert_allclose(alone, together, atol=1e-4 * np.abs(alone).max())
 

@@ -70,7 +70,7 @@ def test_ratios_compare_like_with_like():
 
 def test_only_further_steps_are_multiplied():
     case = benchmark.Case(benchmark.baseline, "instglow", seconds=0.1)
-    steps = benchmark.baselines.load("instglow").STEPS
+    steps = benchmark.baselines.load("instglow").num_inference_steps
     same = benchmark.baseline(case, lambda calls, _: dict.fromkeys(calls, [1.0]))
     assert same[0] == {"total": [1.0]}  # a second step took nothing
     longer = benchmark.baseline(case, lambda calls, _: {1: [1.0], 2: [1.5]})

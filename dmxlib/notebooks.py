@@ -38,13 +38,14 @@ def start(output_dir, data_root=None) -> Path:
     return output
 
 
-def check(parameters: dict) -> None:
-    """Raise InputError where a data set or a checkpoint among a notebook's parameters is not there."""
+def check(parameters: dict, root: Path = ROOT) -> None:
+    """Raise InputError where a data set or a checkpoint among a notebook's parameters, whose paths count from
+    `root`, is not there."""
     remedy = "or name another in notebooks/parameters.yaml."
     data_root, model = parameters.get("data_root"), parameters.get("model")
-    if data_root and not (ROOT / data_root).is_dir():
+    if data_root and not (root / data_root).is_dir():
         raise InputError(f"{data_root} does not exist; get that data set as data/README.md says, {remedy}")
-    if model and not any(find(name, "model_index.json") for name in (model, ROOT / model)):
+    if model and not any(find(name, "model_index.json") for name in (model, root / model)):
         ships = ", ".join(shipped()) or "none"
         raise InputError(f"{model} is no model that ships ({ships}) and no model folder; train it, {remedy}")
 
@@ -93,8 +94,8 @@ def in_256_colours(png: str) -> str:
 
 
 @exit_on_input_error
-def main(argv=None) -> None:
-    """Command line."""
+def main(argv=None, run=run, root: Path = ROOT) -> None:
+    """Command line; `run` executes a notebook, whose parameters' paths count from `root`."""
     parser = argparse.ArgumentParser(prog="python -m dmxlib.notebooks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 00_data; by default all")
     parser.add_argument("--toy", action="store_true", help="on the toy set, into data/notebooks")
@@ -106,7 +107,7 @@ def main(argv=None) -> None:
         raise InputError(f"notebooks/parameters.yaml names no parameters for {', '.join(unknown)}; add them.")
     given = {name: {} if options.toy else parameters[name] for name in names}
     for name in names:
-        check(given[name])
+        check(given[name], root)
     for name in names:
         copy = (TOY_COPIES if options.toy else COPIES) / f"{name}.ipynb"
         run(SOURCES / f"{name}.ipynb", given[name], copy)

@@ -169,22 +169,23 @@ def test_model_folder_is_found(model_folder):
     notebooks.check({"model": str(model_folder)})
 
 
-def test_missing_data_ends_before_anything_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
-    monkeypatch.setattr(notebooks, "run", lambda *_: pytest.fail("a notebook was run"))
+def test_missing_data_ends_before_anything_runs(tmp_path):
     with pytest.raises(SystemExit, match="^error: .* does not exist; .*README"):
-        notebooks.main([])
+        notebooks.main([], lambda *_: pytest.fail("a notebook was run"), tmp_path)
 
 
-def test_runner_gives_each_its_parameters(tmp_path, monkeypatch):
+def test_runner_gives_each_its_parameters(tmp_path):
+    def record(*given):
+        runs.append(given)
+
     runs = []
-    monkeypatch.setattr(notebooks, "check", lambda parameters: None)
-    monkeypatch.setattr(notebooks, "run", lambda *given: runs.append(given))
-    notebooks.main([])
+    for given in SHIPPED.values():
+        (tmp_path / given.get("data_root", "")).mkdir(parents=True, exist_ok=True)
+    notebooks.main([], record, tmp_path)
     copies = notebooks.ROOT / "results" / "notebooks"
     assert runs == [(source, SHIPPED[source.stem], copies / source.name) for source in SOURCES]
     runs.clear()
-    notebooks.main(["--toy", SOURCES[0].stem])
+    notebooks.main(["--toy", SOURCES[0].stem], record)
     assert runs == [(SOURCES[0], {}, notebooks.ROOT / "data" / "notebooks" / SOURCES[0].name)]
 
 

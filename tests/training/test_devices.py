@@ -145,7 +145,7 @@ def test_the_codec(cuda, tmp_path, monkeypatch, adversarial_weight):
     assert (tmp_path / "quantizer.json").is_file()
 
 
-@pytest.mark.parametrize("name", list(baselines.SYSTEMS))
+@pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline(cuda, tmp_path, monkeypatch, name):
     monkeypatch.setattr(torch.autograd, "grad", lambda loss, z: (torch.zeros_like(z),))  # needs a GPU
     monkeypatch.setattr(base, "PREVIEW_STEPS", 1)

@@ -5,9 +5,10 @@
 vibrato and the size of the singer vary. A bank that is not there is named and left out.
 """
 
-import re
+import itertools
 import sys
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,15 @@ from dmxlib.errors import InputError
 from dmxlib.reproduce import seeded_generator, uniform
 
 SHORTEST_SECONDS = 1.0  # of a string; what is shorter is a breath or a single syllable
-LONGEST_MINUTES = 60  # of a bank
+LONGEST_MINUTES = 60  # of a bank, the pauses apart
 TRANSPOSED, MELODY = 3.0, (-4, -2, -1, 0, 1, 3, 5)  # semitones: of a whole string either way, of its notes
 BREATH_SECONDS = 0.2  # from string to string
+LICENSES = """# Licences
+
+No voice here is as its author recorded it: each string was cut, filtered, brought to one level, and changed
+in pitch and speed.
+
+"""
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,12 @@ class Bank:
     Args:
         repository: on GitHub.
         terms: what allows to train on it and to pass the model on.
-        left_out: of paths that do not hold what is sung.
+        left_out: parts of the paths that do not hold what is sung.
     """
 
     repository: str
     terms: str
-    left_out: str = r"$^"
+    left_out: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,7 +61,7 @@ BANKS = (
         "oxygen-dioxide/hitsuboku-kumi-ja-act4",
         "Hitsuboku Kumi by Cubialpha, https://cubialpha.wixsite.com/koomstar/character: use in other "
         "software, commercial use and edited samples allowed where name and edits are stated",
-        left_out="Whisper|Other",
+        left_out=("Whisper", "Other"),
     ),
     Bank(
         "oxygen-dioxide/scottpoid-ja",
@@ -64,7 +71,7 @@ BANKS = (
     Bank(
         "oxygen-dioxide/ALYS-DB-001-JA",
         "ALYS-DB-001-JPN by Lucien Cartier-Tilet: GPL-3.0",
-        left_out="breaths",
+        left_out=("breaths",),
     ),
     Bank(
         "oxygen-dioxide/dorodoro-ja-vcv",
@@ -83,46 +90,62 @@ BANKS = (
 def voices(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
     """Write what is missing of the voices, 44.1 kHz, 16-bit flac, and their terms; there are no songs.
 
-    Raises InputError where the source holds no bank at all.
+    Raises InputError where there is no bank at all.
     """
-    found = {bank: strings(Path(source or ".") / bank.name, bank) for bank in BANKS}
-    if not any(found.values()):
+    paths = {bank: destination / "train" / "voices" / f"{bank.name}.flac" for bank in BANKS}
+    bar = tqdm(paths.items(), desc="prepare voicebanks", unit="bank", disable=quiet)
+    for bank, path in bar:
+        if not path.exists():
+            write_voice(path, strings(Path(source or ".") / bank.name, bank))
+        if not path.exists():
+            bar.write(f"left out: {bank.name}; {source} holds no string of it.", file=sys.stderr)
+    there = [bank for bank, path in paths.items() if path.exists()]
+    if not there:
         raise InputError(
             f"--source {source} holds no folder {BANKS[0].name} or another voicebank with .wav files; clone "
             "what data/README.md names and give the folder above the clones with --source."
         )
-    for bank, paths in tqdm(found.items(), desc="prepare voicebanks", unit="bank", disable=quiet):
-        path = destination / "train" / "voices" / f"{bank.name}.flac"
-        if not paths:
-            print(f"left out: {bank.name} is not in {source}.", file=sys.stderr)
-        elif not path.exists():
-            write_voice(path, paths, seeded_generator(zlib.crc32(bank.name.encode())))
-    lines = [f"- {bank.name} (github.com/{bank.repository}): {bank.terms}\n" for bank in BANKS if found[bank]]
-    (destination / "LICENSES.md").write_text("# Licences\n\n" + "".join(lines))
+    lines = [f"- {bank.name} (github.com/{bank.repository}): {bank.terms}\n" for bank in there]
+    (destination / "LICENSES.md").write_text(LICENSES + "".join(lines))
     return []
 
 
 def strings(folder: Path, bank: Bank) -> list[Path]:
     """The .wav files of a clone that hold what is sung, sorted."""
     paths = sorted(folder.rglob("*.wav"))
-    return [path for path in paths if not re.search(bank.left_out, str(path.relative_to(folder)))]
+    return [
+        path for path in paths if not any(part in str(path.relative_to(folder)) for part in bank.left_out)
+    ]
 
 
-def write_voice(path: Path, clips: list[Path], generator: torch.Generator) -> None:
-    """The strings in random order, each with a melody and a breath's pause after it."""
-    left = LONGEST_MINUTES * 60 * debian.RATE
-    pause = round(BREATH_SECONDS * debian.RATE)
+def write_voice(path: Path, clips: list[Path]) -> None:
+    """Write a bank's strings, each with a pause after it; no file where none is of use."""
+    sung = singing(clips, seeded_generator(zlib.crc32(path.stem.encode())))
+    first = next(sung, None)
+    if first is None:
+        return
+    pause = np.zeros((2, round(BREATH_SECONDS * debian.RATE)), np.float32)
     with audio.open_for_writing(path, debian.RATE, "PCM_16") as file:
-        for index in torch.randperm(len(clips), generator=generator).tolist():
-            wave = debian.clean(clips[index])
-            if left > 0 and wave is not None and wave.shape[1] > SHORTEST_SECONDS * debian.RATE:
-                sung = with_melody(wave, debian.RATE, generator)
-                audio.write_block(file, audio.stereo(np.pad(sung, ((0, 0), (0, pause)))))
-                left -= sung.shape[1]
+        for wave in itertools.chain([first], sung):
+            audio.write_block(file, audio.stereo(wave))
+            audio.write_block(file, pause)
+
+
+def singing(clips: list[Path], generator: torch.Generator) -> Iterator[np.ndarray]:
+    """The strings (1, samples) in random order, each with a melody, until LONGEST_MINUTES are full."""
+    left = LONGEST_MINUTES * 60 * debian.RATE
+    for index in torch.randperm(len(clips), generator=generator).tolist():
+        wave = debian.clean(clips[index])
+        if wave is not None and wave.shape[1] > SHORTEST_SECONDS * debian.RATE:
+            wave = with_melody(wave, debian.RATE, generator)
+            left -= wave.shape[1]
+            yield wave
+        if left <= 0:
+            return
 
 
 def with_melody(wave: np.ndarray, rate: int, generator: torch.Generator) -> np.ndarray:
-    """(1, samples) on one pitch -> at varispeed, so that the pitch follows notes with glides and vibrato."""
+    """(1, samples) on one pitch -> the same at varispeed, its pitch now notes with glides and vibrato."""
     slowest = 2 ** ((TRANSPOSED - MELODY[0] + 1) / 12)
     frames = round(slowest * wave.shape[1] / (FRAME_SECONDS * rate)) + 1
     speed = note_line(np.ones(frames), generator, MELODY)

@@ -92,6 +92,15 @@ def _convert(key, value, kind):
     raise InputError(f"{key}: {value!r} is not a {kind.__name__}.")
 
 
+def take(config, used) -> None:
+    """Set the fields of a config that `used`, a loaded system's own, has as well: a run's folder then records
+    the sizes that were trained."""
+    for field in dataclasses.fields(config):
+        if field.name in used:
+            value = used[field.name]
+            setattr(config, field.name, list(value) if isinstance(value, tuple) else value)
+
+
 def write_yaml(config, path) -> None:
     """Save a config so that `--config` reads it back."""
     Path(path).write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

@@ -5,10 +5,10 @@ vocals better from the latents and codes it has: a separator trained on them kee
 """
 
 from dmxlib.codec.load import load_codec
-from dmxlib.config import parse_config
+from dmxlib.config import parse_config, take
 from dmxlib.data import VocalPairs, training_tracks
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.training.codec import CodecStep, CodecTrainConfig, new_codec
+from dmxlib.training.codec import CodecStep, CodecTrainConfig, new_codec, sizes
 from dmxlib.training.loop import make_accelerator, train
 
 
@@ -20,6 +20,7 @@ def main(argv=None) -> None:
     if config.train_decoder_only and not config.init:
         raise InputError("train_decoder_only continues a codec; name one with --init.")
     codec = load_codec(config.init, quantized=True) if config.init else new_codec(config)
+    take(config, sizes(codec))
     kept, held = training_tracks(config.data_root, config.hold_out_seconds)
     rate, seconds = codec.config.sampling_rate, codec.hop_length / codec.config.sampling_rate
 

@@ -11,7 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from dmxlib.config import setting
+from dmxlib.config import setting, take
 from dmxlib.data import PairsConfig, VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
@@ -185,6 +185,7 @@ def make_training(
     saved = config.pretrained_model_name_or_path
     if saved:
         model = model_class.from_pretrained(find(saved, "config.json") or saved)
+        take(config, model.config)
     else:
         model = new_model(model_class, config)
     rate = model.config.sampling_rate

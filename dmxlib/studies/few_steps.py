@@ -56,6 +56,7 @@ class DistillStep(separator.TrainStep):
                 f"{config.student_steps}."
             )
         self.config = config
+        config.num_inference_steps = config.student_steps
         pipeline.register_to_config(num_inference_steps=config.student_steps)
         self._teacher = (copy.deepcopy(pipeline.unet).requires_grad_(False).eval(),)  # hidden, never saved
 

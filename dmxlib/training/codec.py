@@ -9,12 +9,14 @@ With `adversarial_weight` EnCodec's discriminator judges the output as well. EnC
 out: it calls backward itself, past Accelerate's accumulation.
 """
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torchaudio
+from encodec.modules import SEANetEncoder
 from encodec.msstftd import MultiScaleSTFTDiscriminator
 
 from dmxlib.codec import unit_rms
@@ -181,6 +183,13 @@ def log_mel(mel, wave):
     """Natural log of a magnitude mel spectrogram; the 1 keeps bands 30 to 40 dB under a unit-RMS wave's from
     dominating the gradient."""
     return torch.log(mel(wave) + 1)
+
+
+def sizes(codec: QuantizedCodec) -> dict:
+    """A codec's own of the config's keys, and more."""
+    seanet = inspect.signature(SEANetEncoder).bind(**codec.config.seanet)
+    seanet.apply_defaults()
+    return {**seanet.arguments, **codec.config}
 
 
 def new_codec(config: CodecTrainConfig) -> QuantizedCodec:

@@ -13,7 +13,7 @@ import torch
 
 from dmxlib.codec import Codec
 from dmxlib.codec.load import load_codec
-from dmxlib.config import setting
+from dmxlib.config import setting, take
 from dmxlib.data import PairsConfig
 from dmxlib.diffusion import make_scheduler, v_loss
 from dmxlib.errors import InputError
@@ -138,12 +138,18 @@ class TrainStep(torch.nn.Module):
 
 
 def make_pipeline(config: TrainConfig) -> VocalSeparationPipeline:
-    """The system to train: a saved one, or a new U-Net on the codec that the config names."""
+    """The system to train: a saved one, whose sizes the config takes over, or a new U-Net on the codec that
+    the config names."""
     if not config.pretrained_model_name_or_path:
         return new_pipeline(load_codec(config.codec), config)
     pipeline = VocalSeparationPipeline.from_pretrained(config.pretrained_model_name_or_path)
     if config.num_inference_steps:
         pipeline.register_to_config(num_inference_steps=config.num_inference_steps)
+    take(config, pipeline.unet.config)
+    config.codec = f"{config.pretrained_model_name_or_path}/codec"
+    config.level_channel = pipeline.unet.config.latent_channels > pipeline.codec.dimension
+    config.chunk_frames = pipeline.config.chunk_frames
+    config.num_inference_steps = pipeline.num_inference_steps
     return pipeline
 
 
@@ -185,7 +191,6 @@ def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):
 def make_parts(config: TrainConfig, device):
     """The pipeline on its device, and its (training, validation) pairs."""
     pipeline = make_pipeline(config)
-    config.chunk_frames = pipeline.config.chunk_frames  # a saved system keeps its own
     training, validation = make_datasets(config, pipeline)
     return pipeline.to(device), training, validation
 

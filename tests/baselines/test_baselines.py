@@ -1,6 +1,7 @@
 """Every baseline has its loss, learns, separates to the exact length, saves, loads, and refuses pickles."""
 
 import dataclasses
+import json
 import math
 import pickle
 import re
@@ -514,6 +515,19 @@ def test_validation_is_repeatable(name, toy_root, tmp_path, monkeypatch):
     with torch.no_grad():
         figures = [step.eval().validate(tmp_path) for _ in range(2)]
     assert figures[0] == figures[1] and math.isfinite(figures[0]["loss"])
+
+
+def test_the_config_has_the_sizes_of_the_weights_it_goes_on_from(name, toy_root, tmp_path):
+    module = baselines.module(name)
+    baselines.load(name)(**SMALL[name]).save_pretrained(tmp_path)
+    settings = {"data_root": str(toy_root), "hold_out_seconds": 2.0, "pairs": 2, "validation_pairs": 1}
+    config = module.TrainConfig(pretrained_model_name_or_path=str(tmp_path), **settings)
+    asked = vars(config).copy()
+    step, _ = module.make_training(config, "cpu")
+    saved = json.loads((tmp_path / "config.json").read_text())
+    sizes = saved.keys() & asked.keys()
+    assert "chunk_samples" in sizes and all(vars(config)[key] == saved[key] for key in sizes)
+    assert all(vars(config)[key] == asked[key] for key in asked.keys() - sizes)
 
 
 @pytest.mark.parametrize("argument", ["--system=demucs", "--system=irm"])

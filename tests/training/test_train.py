@@ -100,7 +100,8 @@ def stage1(flags, tmp_path_factory):
 def stage2(flags, stage1):
     folder = stage1.with_name("stage2")
     model = dict(pretrained_model_name_or_path=stage1 / "model", train_conditioner="true")
-    run(flags(folder, max_train_steps=2, chunk_frames=512, **model))
+    ignored = dict(chunk_frames=512, level_channels="[32]", mask_channels=8, level_channel="no", codec="mine")
+    run(flags(folder, max_train_steps=2, **ignored, **model))
     return folder
 
 
@@ -159,6 +160,15 @@ def test_stages_train_what_they_should(stage1, stage2, tiny_codec):
 def test_saved_system_keeps_its_own_chunk_length(stage2):
     assert VocalSeparationPipeline.from_pretrained(stage2 / "model").config.chunk_frames == 64
     assert parse_config(TrainConfig, ["--config", str(stage2 / "config.yaml")]).chunk_frames == 64
+
+
+def test_the_config_says_what_was_trained_and_not_what_was_asked_for(stage2):
+    config = vars(parse_config(TrainConfig, ["--config", str(stage2 / "config.yaml")]))
+    saved = json.loads((stage2 / "model" / "unet" / "config.json").read_text())
+    sizes = saved.keys() & config.keys()
+    assert len(sizes) == 9 and {key: config[key] for key in sizes} == {key: saved[key] for key in sizes}
+    assert config["level_channel"] and config["num_inference_steps"] == 1
+    assert load_codec(config["codec"]).dimension == saved["condition_channels"]
 
 
 def test_averages_are_what_is_saved(stage1):
@@ -646,6 +656,7 @@ def test_discriminator_and_codec_learn_from_their_own_losses():
 def test_decoder_alone_learns_vocals_from_the_latents_there_are(toy_root, codec_folder, tmp_path):
     values = dict(
         init=codec_folder,
+        n_filters=64,  # which the codec has not
         train_decoder_only="yes",
         data_root=toy_root,
         output_dir=tmp_path / "run",
@@ -662,6 +673,10 @@ def test_decoder_alone_learns_vocals_from_the_latents_there_are(toy_root, codec_
     run([f"--{key}={value}" for key, value in values.items()], train_codec)
     before = load_codec(str(codec_folder), quantized=True)
     after = load_codec(str(tmp_path / "run" / "model"), quantized=True)
+    told = parse_config(codec_training.CodecTrainConfig, ["--config", str(tmp_path / "run" / "config.yaml")])
+    saved = after.config.seanet | {key: after.config[key] for key in ("sampling_rate", "n_q", "bins")}
+    sizes = ("sampling_rate", "channels", "dimension", "n_filters", "ratios", "n_q", "bins")
+    assert all(getattr(told, key) == saved[key] for key in sizes)
     for part in ("encoder", "normalization", "quantizer"):
         assert same(getattr(before, part).state_dict(), getattr(after, part).state_dict())
     assert not same(before.decoder.state_dict(), after.decoder.state_dict())

@@ -30,7 +30,7 @@ def main(argv=None) -> None:
     frames = round(config.excerpt_seconds / seconds)  # the decoder gives whole latent frames
     validation = pairs(held, config.validation_excerpts, frames, seed=1, augmentations=())
     calibration = pairs(kept, config.calibration_excerpts, config.chunk_frames, seed=2, augmentations=())
-    dataset = pairs(kept, config.epoch_length, frames, seed=config.seed)
+    dataset = pairs(kept, config.epoch_length, frames, seed=config.seed, augmentations=config.augmentations)
     train(CodecStep(codec, dataset, validation, calibration, config), dataset, config, accelerator)
 
 

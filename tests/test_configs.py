@@ -58,6 +58,9 @@ SPECIFICATION = [
     Row("paper_codec", "init", "EnCodec 48 kHz", "48khz", f"{LDM} III-B"),
     Row("paper_codec", "normalization", "to a range", "range", f"{LDM} III-B"),
     Row("paper_codec", "max_train_steps", "frozen", 0, f"{LDM} III-E3"),
+    Row("paper_codec", "augmentations", "frozen, so none", [], f"{LDM} III-E3"),
+    Row("paper_codec", "chunk_frames", "not named; the separator's", 2048, f"{LDM} III-B", ours=True),
+    Row("paper_codec", "calibration_excerpts", "not named", 300, f"{LDM} III-B", ours=True),
     Row("paper_stage1", "codec", "EnCodec 48 kHz", "data/runs/encodec_48khz/model", f"{LDM} III-B"),
     Row("paper_stage1", "parameters", "115.9 M", "115.7 M", f"{LDM} Table II"),
     Row("paper_stage1", "level_channels", "double every two levels, up to 1024",
@@ -280,8 +283,10 @@ def test_the_stages_share_batch_and_data():
 
 
 def test_the_codec_is_calibrated_at_the_separators_length():
-    codec, separator = read("paper_codec"), read("paper_stage1")
-    assert codec.chunk_frames == separator.chunk_frames
+    for codec, separator in (("paper_codec", "paper_stage1"), ("mini_ldm_dmx_codec", "mini_ldm_dmx_stage1")):
+        assert {"chunk_frames", "calibration_excerpts"} <= marks(codec).keys()
+        assert read(codec).chunk_frames == read(separator).chunk_frames
+        assert read(codec).calibration_excerpts >= 300
 
 
 def test_the_table_is_in_step():
@@ -294,7 +299,8 @@ def test_the_table_is_in_step():
 @pytest.mark.parametrize("file", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_augmentations_are_named_where_pairs_are_made(file):
     values = read_yaml(CONFIGS / f"{file}.yaml")
-    makes_pairs = "pairs" in values and "latent_cache" not in values
+    codec = config_class(values) is CodecTrainConfig
+    makes_pairs = codec or ("pairs" in values and "latent_cache" not in values)
     assert ("augmentations" in values) >= makes_pairs
     if values.get("system") in ("msdm", "instglow") and makes_pairs:  # priors of real songs
         assert not {"stem_remix", "layer", "tone"} & {*values["augmentations"]}

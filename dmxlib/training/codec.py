@@ -22,7 +22,7 @@ from encodec.msstftd import MultiScaleSTFTDiscriminator
 from dmxlib.codec import unit_rms
 from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.config import setting
-from dmxlib.data import SongsConfig
+from dmxlib.data import AUGMENTATIONS, SongsConfig
 from dmxlib.plots import save_spectrograms
 from dmxlib.training.loop import TrainerConfig
 
@@ -33,6 +33,7 @@ class CodecTrainConfig(SongsConfig, TrainerConfig):
 
     excerpt_seconds: float = setting(1.7, "length of a training excerpt, rounded to latent frames")
     epoch_length: int = setting(2000, "training excerpts of an epoch")
+    augmentations: list = setting(list(AUGMENTATIONS), "names of those in dmxlib/data/augment.py")
     init: str | None = setting(
         None,
         "codec to go on from, with its own sizes: a name, a folder, 48khz or 24khz; none: random weights",

@@ -116,11 +116,13 @@ def told_warnings(track: Path):
 
 
 def about(name: str) -> str:
-    """A line on a model that ships, from the about.json beside its weights."""
+    """A line on a model that ships, from the about.json beside its weights: what it is, its median SI-SDR in
+    dB, its speed over real time."""
     told = json.loads((weights.FOLDER / name / "about.json").read_text())
-    score, speed = told.get("si_sdr"), told.get("speed")
-    figures = "not scored yet" if score is None else f"SI-SDR {score:.1f} dB on unheard singers"
-    return f"{name:22} {told['title']}; {figures}" + (f"; {speed:.0f} x real time" if speed else "")
+    title, score, speed = (told.get(key) for key in ("title", "si_sdr", "speed"))
+    quality = "not scored" if score is None else f"SI-SDR {score:.1f} dB on unheard singers"
+    pace = "speed not measured" if speed is None else f"{speed:.1f} times real time"
+    return f"{name:22} {title or 'not described'}; {quality}; {pace}"
 
 
 def load_system(name: str, device: str | None):

@@ -203,15 +203,20 @@ def test_songs_of_one_name_do_not_overwrite_each_other(run, track, tmp_path):
 
 
 def test_models_are_listed_by_what_their_folders_say(run, monkeypatch, tmp_path):
-    for name, told in {"a": {"si_sdr": 1.25, "speed": 30.2}, "b": {}}.items():
+    for name, told in {
+        "a": {"title": "System A", "si_sdr": 1.26, "speed": 30.2},
+        "b": {"title": "System B", "si_sdr": 0.0, "speed": None},
+        "c": {"speed": 0.31},
+    }.items():
         (tmp_path / "ship" / name).mkdir(parents=True)
-        (tmp_path / "ship" / name / "about.json").write_text(json.dumps({"title": f"System {name}"} | told))
+        (tmp_path / "ship" / name / "about.json").write_text(json.dumps(told))
     (tmp_path / "ship" / "a-codec").mkdir()
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "ship")
     code, stdout, _ = run("--list-models")
     assert code == 0 and stdout.splitlines() == [
-        f"{'a':22} System a; SI-SDR 1.2 dB on unheard singers; 30 x real time",
-        f"{'b':22} System b; not scored yet",
+        f"{'a':22} System A; SI-SDR 1.3 dB on unheard singers; 30.2 times real time",
+        f"{'b':22} System B; SI-SDR 0.0 dB on unheard singers; speed not measured",
+        f"{'c':22} not described; not scored; 0.3 times real time",
     ]
 
 

@@ -23,10 +23,11 @@ LOADING_ERRORS = (OSError, RuntimeError, ValueError, EOFError, pickle.Unpickling
 
 
 def save(folder: Path, counts: dict, module, averages: list, optimizer, keep: int) -> None:
-    """Write checkpoint-<step> of a run's folder under a temporary name, its marker last; keep the newest few.
+    """Write checkpoint-<step> of a run's folder under a temporary name, its marker last; keep the newest few,
+    and the one with the lowest validation loss.
 
     Args:
-        counts: {"step", "skipped"}, the marker's content.
+        counts: {"step", "skipped"} and, where it was validated, {"validation_loss"}: the marker's content.
         module: unwrapped.
         averages: of the trained parameters, in their order; none without EMA.
         keep: how many checkpoints.
@@ -40,8 +41,10 @@ def save(folder: Path, counts: dict, module, averages: list, optimizer, keep: in
     torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
     (temporary / MARKER).write_text(json.dumps(counts))
     os.replace(temporary, final)
+    best = best_checkpoint(folder)
     for old in complete_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if old != best:
+            shutil.rmtree(old)
 
 
 def load(checkpoint: Path, module, optimizer) -> tuple[dict, list]:
@@ -93,6 +96,15 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     """The folder's checkpoints whose marker was written, oldest first."""
     paths = (marker.parent for marker in folder.glob(f"checkpoint-*/{MARKER}"))
     return sorted(paths, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The folder's checkpoint with the lowest validation loss, the newest of equals; None without any."""
+    losses = {
+        path: json.loads((path / MARKER).read_text()).get("validation_loss")
+        for path in reversed(complete_checkpoints(folder))
+    }
+    return min((path for path in losses if losses[path] is not None), key=losses.get, default=None)
 
 
 def find_checkpoint(name: str | None, folder: Path) -> Path | None:

@@ -9,12 +9,14 @@ Everything random in a step follows from (seed, step), so a resumed run gives an
 import contextlib
 import json
 import math
+import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
@@ -27,6 +29,7 @@ from dmxlib.training import checkpoints
 from dmxlib.training.muon import Muon
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
+PRECISIONS = ("no", "bf16", "fp16")
 MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 150, a diverged model all
 
 
@@ -51,21 +54,30 @@ class TrainerConfig:
         1e-2, "times the learning rate, a step's share of matrices and kernels; vectors do not decay"
     )
     max_grad_norm: float = setting(1.0, "L2 norm that gradients are clipped to")
-    mixed_precision: str = setting("no", "no or bf16")
+    mixed_precision: str = setting("no", "no, bf16, or fp16 on a GPU that has no bf16")
     use_ema: bool = setting(True, "validate and save the weights' exponential moving average")
     ema_decay: float = setting(0.999, "of that average, for each optimiser step; smaller in the first ones")
     dataloader_num_workers: int = setting(0, "processes that read and augment; 0: none but the training one")
     checkpointing_steps: int = setting(500, "optimiser steps from checkpoint to checkpoint")
-    checkpoints_total_limit: int = setting(2, "newest checkpoints that are kept")
+    checkpoints_total_limit: int = setting(2, "newest checkpoints that are kept, beside the best one")
     validation_steps: int = setting(500, "optimiser steps from validation to validation")
+    logging_steps: int = setting(10, "optimiser steps after which the log is written; a GPU waits for it")
     resume_from_checkpoint: str | None = setting(None, "latest, or a checkpoint's folder")
 
 
 def make_accelerator(config: TrainerConfig) -> Accelerator:
-    """Accelerate as the run's config says."""
-    if config.mixed_precision not in ("no", "bf16"):
-        raise InputError(f"mixed_precision is {config.mixed_precision}; choose no or bf16.")
+    """Accelerate as the run's config says.
+
+    Raises InputError for a mixed_precision that is unknown, or fp16 on a processor.
+    """
+    if config.mixed_precision not in PRECISIONS:
+        raise InputError(f"mixed_precision is {config.mixed_precision}; choose {' or '.join(PRECISIONS)}.")
+    if config.mixed_precision == "fp16" and PartialState().device.type == "cpu":
+        raise InputError("mixed_precision fp16 needs a GPU; choose no or bf16.")
     set_seed(config.seed)
+    if not torch.are_deterministic_algorithms_enabled():  # excerpts are of one length: one search is enough
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = True  # cuDNN's convolutions do so already
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -77,11 +89,14 @@ def make_accelerator(config: TrainerConfig) -> Accelerator:
 def train(module: torch.nn.Module, dataset, config: TrainerConfig, accelerator: Accelerator) -> None:
     """Train `module` on `dataset` for `config.max_train_steps` optimiser steps and save it.
 
+    SIGTERM, as schedulers send it before they take a machine away, ends the process with a checkpoint.
+
     Raises InputError where a checkpoint cannot be resumed or the loss stays non-finite.
     """
     run = Run(module, dataset, config, accelerator)
     run.resume()
-    run.loop()
+    with run.told_to_stop():
+        run.loop()
     run.finish()
 
 
@@ -91,7 +106,9 @@ class Run:
     def __init__(self, module, dataset, config, accelerator):
         self.config, self.accelerator, self.dataset = config, accelerator, dataset
         self.folder = Path(config.output_dir)
-        self.step, self.skipped, self.skipped_in_a_row = 0, 0, 0
+        self.step, self.stop = 0, False
+        self.skipped = torch.zeros(2, device=accelerator.device)  # steps that were not finite: all, in a row
+        self.unread = []  # figures of the steps since the log was written, which the device may still compute
         loader = DataLoader(
             dataset,
             config.train_batch_size,
@@ -100,6 +117,7 @@ class Run:
             num_workers=config.dataloader_num_workers,
             persistent_workers=config.dataloader_num_workers > 0,
             pin_memory=accelerator.device.type == "cuda",
+            worker_init_fn=ignore_sigterm,
         )
         if len(loader) < accelerator.num_processes:
             raise InputError(f"{len(dataset)} training items are less than one batch; prepare more data.")
@@ -110,9 +128,10 @@ class Run:
             parameter_groups(self.parameters, config.adam_weight_decay),
             config.learning_rate,
             betas=(0.9, config.adam_beta2),
+            fused=True,  # one kernel for all parameters, which can leave out a step by itself
         )
         self.module, self.optimizer, self.loader = accelerator.prepare(module, optimizer, loader)
-        self.ema = EMAModel(self.parameters, config.ema_decay) if config.use_ema else None
+        self.ema = EMAModel(self.parameters, config.ema_decay, foreach=True) if config.use_ema else None
 
     # -- the loop --------------------------------------------------------------------------------------------
 
@@ -129,18 +148,23 @@ class Run:
         self.module.train()
         if self.step == 0:
             self.log(self.validation())
-        for figures in self.steps():
+        for _ in self.steps():
             bar.update()
-            bar.set_postfix(loss=f"{figures['loss']:.4f}", skipped=self.skipped)
-            self.log(figures)
             last = self.step == config.max_train_steps
-            if last or self.step % config.validation_steps == 0:
-                self.log(self.validation())
-            if last or self.step % config.checkpointing_steps == 0:
-                self.save_checkpoint()
+            validates = last or self.step % config.validation_steps == 0
+            saves = last or self.step % config.checkpointing_steps == 0 or self.stopping()
+            if validates or saves or self.step % config.logging_steps == 0:
+                loss, skipped = self.read()
+                bar.set_postfix(loss=f"{loss:.4f}", skipped=skipped)
+            figures = self.validation() if validates else {}
+            self.log(figures)
+            if saves:
+                self.save_checkpoint(skipped, figures)
+            if saves and not last and self.stopping():
+                self.leave()
 
     def steps(self):
-        """Take optimiser steps; yield each one's figures for the log."""
+        """Take optimiser steps, and yield after each."""
         losses = []
         while self.step < self.config.max_train_steps:
             for batch in self.epoch():
@@ -151,7 +175,8 @@ class Run:
                 if self.accelerator.sync_gradients:
                     loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
                     losses = []
-                    yield self.update(loss)
+                    self.update(loss)
+                    yield
                     if self.step == self.config.max_train_steps:
                         return
 
@@ -169,28 +194,80 @@ class Run:
         key = (self.config.seed, self.step, micro_step, self.accelerator.process_index)
         return seeded_generator(*key, device=self.accelerator.device)
 
-    def update(self, loss: torch.Tensor) -> dict:
-        """Take the optimiser's step, unless something is not finite: one such makes every weight NaN."""
+    def update(self, loss: torch.Tensor) -> None:
+        """Take the optimiser's step, unless something is not finite: one such makes every weight NaN.
+
+        Whether it is only the device knows, which nothing here waits for; a moving average takes in the
+        weights of a step left out once more.
+        """
         grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        loss, grad_norm = torch.stack([loss, grad_norm]).tolist()  # a step waits for the device here alone
-        finite = math.isfinite(loss + grad_norm)
+        broken = 1 - (loss + grad_norm).isfinite().float()
         rate = learning_rate(self.config, self.step)
-        if finite:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-            if self.ema:
-                self.ema.step(self.parameters)
-        self.optimizer.zero_grad()
+        optimizer, scaler = self.optimizer.optimizer, self.accelerator.scaler
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.found_inf = broken  # as a GradScaler tells a fused optimiser
+        optimizer.step()
+        if scaler:  # of fp16: a smaller scale after a step with infinite gradients
+            scaler.update()
+        if self.ema:
+            self.ema.step(self.parameters)
+        optimizer.zero_grad()
         self.step += 1
-        self.skipped += not finite
-        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
-        if self.skipped_in_a_row == MAX_SKIPPED:
-            raise InputError(
-                f"{MAX_SKIPPED} steps in a row gave a loss or gradient that is not finite; lower "
-                f"learning_rate or set mixed_precision to no, and resume from the last one in {self.folder}."
+        self.skipped = torch.stack([self.skipped[0] + broken, (self.skipped[1] + 1) * broken])
+        record = {"step": self.step, "time": round(time.time(), 2), "lr": rate}
+        self.unread.append((record, torch.stack([loss, grad_norm, *self.skipped])))
+
+    def read(self) -> tuple[float, int]:
+        """Log the steps whose figures were not read yet; wait for the device.
+
+        Returns (the last loss, how many steps were skipped in all).
+        """
+        records, figures = zip(*self.unread, strict=True)
+        self.unread = []
+        for record, (loss, grad_norm, skipped, in_a_row) in zip(
+            records, torch.stack(figures).tolist(), strict=True
+        ):
+            self.log({**record, "loss": loss, "grad_norm": grad_norm, "skipped": int(skipped)})
+            if in_a_row >= MAX_SKIPPED:
+                raise InputError(
+                    f"{MAX_SKIPPED} steps in a row gave a loss or gradient that is not finite; lower "
+                    f"learning_rate or set mixed_precision to no, and resume from the last one in {self.folder}."
+                )
+        return loss, int(skipped)
+
+    # -- a signal before the machine is taken away -----------------------------------------------------------
+
+    @contextlib.contextmanager
+    def told_to_stop(self):
+        """SIGTERM only sets `stop`, while the body runs."""
+
+        def stop(*_):
+            self.stop = True
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def stopping(self) -> bool:
+        """Whether a process was told to stop. Several ask each other, at steps that wait for the device."""
+        if self.accelerator.num_processes == 1:
+            return self.stop
+        if self.step % self.config.logging_steps:
+            return False
+        told = torch.tensor(float(self.stop), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(told, "sum"))
+
+    def leave(self):
+        """End the process as SIGTERM does."""
+        if self.accelerator.is_main_process:
+            print(
+                f"told to stop at step {self.step}; --resume_from_checkpoint latest goes on.", file=sys.stderr
             )
-        return {"loss": loss, "grad_norm": grad_norm, "lr": rate, "skipped": self.skipped}
+        self.accelerator.end_training()
+        sys.exit(128 + signal.SIGTERM)
 
     # -- validation, log, files ------------------------------------------------------------------------------
 
@@ -219,14 +296,19 @@ class Run:
         return {f"validation_{name}": value for name, value in figures.items()}
 
     def log(self, values: dict):
-        """Append to log.jsonl."""
-        if self.accelerator.is_main_process:
+        """Append to log.jsonl, if there is something to say."""
+        if self.accelerator.is_main_process and values:
             record = {"step": self.step, "time": round(time.time(), 2), **values}
             with open(self.folder / "log.jsonl", "a") as file:
                 file.write(json.dumps(record) + "\n")
 
-    def save_checkpoint(self):
-        """Write checkpoint-<step>, unless a weight is not finite."""
+    def save_checkpoint(self, skipped: int, figures: dict):
+        """Write checkpoint-<step>, unless a weight is not finite.
+
+        Args:
+            skipped: steps that were not finite.
+            figures: of the validation at this step, if there was one.
+        """
         module = self.accelerator.unwrap_model(self.module)
         if not all(tensor.isfinite().all() for tensor in module.state_dict().values()):
             raise InputError(
@@ -234,7 +316,7 @@ class Run:
                 f"last one in {self.folder} with a lower learning_rate."
             )
         if self.accelerator.is_main_process:
-            counts = {"step": self.step, "skipped": self.skipped}
+            counts = {"step": self.step, "skipped": skipped, **figures}
             averages = self.ema.shadow_params if self.ema else []
             keep = self.config.checkpoints_total_limit
             checkpoints.save(self.folder, counts, module, averages, self.optimizer, keep)
@@ -266,11 +348,12 @@ class Run:
         """Take over weights, averages, optimiser and counts."""
         module = self.accelerator.unwrap_model(self.module)
         counts, averages = checkpoints.load(checkpoint, module, self.optimizer)
-        self.step, self.skipped = counts["step"], counts["skipped"]
+        self.step = counts["step"]
+        self.skipped[0] = counts["skipped"]
         if self.ema and averages:
             self.ema.shadow_params = averages
             self.ema.to(self.accelerator.device)
-            self.ema.optimization_step = self.step - self.skipped
+            self.ema.optimization_step = self.step
 
     def finish(self):
         """Save what users load to model/, with the averaged weights."""
@@ -278,6 +361,11 @@ class Run:
             with self.averaged_weights() as module:
                 module.save(self.folder / "model")
         self.accelerator.end_training()
+
+
+def ignore_sigterm(worker: int) -> None:
+    """A loader's process goes on where all of a job's are told to stop: the training one ends it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def parameter_groups(parameters: list, weight_decay: float) -> list[dict]:

@@ -21,18 +21,24 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """Take one step; the gradients of the kernels are used up by it."""
+        """Take one step; the gradients of the kernels are used up by it.
+
+        Where the attribute `found_inf`, a tensor, is 1, nothing changes, as in torch's fused AdamW.
+        """
+        broken = getattr(self, "found_inf", torch.zeros(()))
         for group in self.param_groups:
             for kernel in group["params"]:
                 if kernel.ndim > 1 and kernel.grad is not None:
                     state = self.state[kernel]
                     if not state:  # AdamW's loading asks for the step
                         state.update(step=torch.zeros(()), momentum=torch.zeros_like(kernel))
-                    momentum = state["momentum"].lerp_(kernel.grad, 1 - MOMENTUM)
-                    update = orthogonalize(kernel.grad.lerp(momentum, MOMENTUM).flatten(1))
+                    finite = 1 - broken.to(kernel.device)
+                    gradient = kernel.grad.masked_fill(finite == 0, 0)
+                    momentum = state["momentum"].lerp_(gradient, finite * (1 - MOMENTUM))
+                    update = orthogonalize(gradient.lerp(momentum, MOMENTUM).flatten(1))
                     rate = group["lr"] * 0.2 * max(update.shape) ** 0.5
-                    kernel.mul_(1 - group["lr"] * group["weight_decay"])
-                    kernel.sub_(rate * update.view_as(kernel))
+                    kernel.mul_(1 - finite * group["lr"] * group["weight_decay"])
+                    kernel.sub_(finite * rate * update.view_as(kernel))
                     kernel.grad = None  # AdamW leaves out what has no gradient
         return super().step(closure)
 

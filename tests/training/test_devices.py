@@ -18,7 +18,7 @@ from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
 from dmxlib.studies import few_steps
 from dmxlib.training import codec as codec_training
-from dmxlib.training import decoded, separator
+from dmxlib.training import decoded, loop, separator
 
 SIZES = dict(level_channels=[8, 8], attention_from=1, fourier_channels=8, time_channels=8, chunk_frames=8)
 SEANET = dict(channels=1, dimension=8, n_filters=2, ratios=[5, 8, 8], norm="time_group_norm", lstm=0)
@@ -153,6 +153,33 @@ def test_a_baseline(cuda, tmp_path, monkeypatch, name):
     dataset = pairs(model.config.channels, model.config.chunk_samples)
     with cuda:
         check(base.TrainStep(to_gpu(model), dataset), on_gpu(dataset), tmp_path)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_no_step_waits_for_the_device(cuda, fresh_accelerate, monkeypatch, optimizer):
+    """What a number of a GPU is asked for is not known without waiting."""
+
+    class Waiting(Exception):
+        pass
+
+    def wait(*_):
+        raise Waiting
+
+    for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "cpu"):
+        monkeypatch.setattr(FakeTensor, name, wait, raising=False)
+    config = loop.TrainerConfig(optimizer=optimizer)
+    accelerator = loop.make_accelerator(config)
+    accelerator.device_placement = False
+    with cuda:
+        module = to_gpu(torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.Conv1d(4, 1, 3)))
+        run = loop.Run(module, range(100), config, accelerator)
+        run.skipped = run.skipped.to("cuda")
+        for _ in range(2):
+            for parameter in module.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            run.update(torch.ones((), device="cuda"))
+        with pytest.raises(Waiting):
+            run.read()
 
 
 def test_the_latent_cache(pipeline):

@@ -1,10 +1,12 @@
 """The loop survives kills and steps that are not finite, and a resumed run is the unbroken one."""
 
+import contextlib
 import json
 import math
 import os
 import pickle
 import shutil
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -304,6 +306,68 @@ def test_a_weight_that_is_not_finite_is_never_saved(config, fit, tmp_path):
     assert not list(tmp_path.glob("run/*.part"))
 
 
+def test_the_log_is_the_same_however_seldom_it_is_written(config, fit, tmp_path):
+    modules = [
+        fit(replace(config, output_dir=str(tmp_path / str(n)), logging_steps=n), Toy(broken_steps=(3, 5)))
+        for n in (1, 4)
+    ]
+    records = [
+        [json.loads(line) for line in open(tmp_path / str(n) / "log.jsonl")]  # noqa: SIM115
+        for n in (1, 4)
+    ]
+    often, seldom = ([{**record, "time": 0} for record in run] for run in records)
+    assert str(often) == str(seldom)  # NaN is unequal to itself
+    assert torch.equal(modules[0].linear.weight, modules[1].linear.weight)
+
+
+def test_steps_that_a_scaler_skips_are_counted_like_others(config, fresh_accelerate, monkeypatch):
+    """fp16's scaler, in fp32: what overflows is an infinite gradient."""
+    accelerator = make_accelerator(config)
+    accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=2.0**127), True
+    monkeypatch.setattr(type(accelerator), "mixed_precision", "fp16")
+    monkeypatch.setattr(accelerator, "autocast", contextlib.nullcontext)
+    module = Toy()
+    run = loop.Run(module, Items(), replace(config, max_train_steps=30), accelerator)
+    run.folder.mkdir()
+    run.loop()
+    skipped = log_of(config, "skipped")
+    assert 0 < skipped[30] < 10 and skipped[30] == skipped[20]  # until the scale fits
+    assert accelerator.scaler.get_scale() == 2.0 ** (127 - skipped[30])
+    steps = zip(module.weights, module.weights[1:], strict=False)
+    assert sum(torch.equal(a, b) for a, b in steps) == skipped[30]
+
+
+# -- told to stop -------------------------------------------------------------------------------------------
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint(config, fit, tmp_path, capsys):
+    class Told(Toy):
+        def forward(self, batch, generator):
+            if len(self.seen) == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(batch, generator)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as exit:
+        fit(config, Told())
+    assert exit.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
+    assert "step 5; --resume_from_checkpoint latest" in capsys.readouterr().err
+    assert complete_checkpoints(tmp_path / "run")[-1].name == "checkpoint-5"
+    assert not (tmp_path / "run" / "model").exists() and list(log_of(config)) == [1, 2, 3, 4, 5]
+    resumed = fit(replace(config, resume_from_checkpoint="latest"))
+    unbroken = fit(replace(config, output_dir=str(tmp_path / "unbroken")))
+    assert len(resumed.seen) == 1 and torch.allclose(resumed.linear.weight, unbroken.linear.weight, atol=1e-6)
+
+
+def test_processes_that_read_go_on_when_all_are_told_to_stop(config):
+    run = loop.Run(Toy(), Items(), replace(config, dataloader_num_workers=1), make_accelerator(config))
+    batches = iter(run.loader)
+    first = next(batches)
+    (worker,) = torch.multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGTERM)
+    assert len([first, *batches]) == 5
+
+
 # -- resuming -----------------------------------------------------------------------------------------------
 
 
@@ -487,3 +551,16 @@ def test_only_the_newest_checkpoints_are_kept(config, fit, tmp_path):
     fit(replace(config, checkpointing_steps=1, checkpoints_total_limit=3))
     kept = [path.name for path in complete_checkpoints(tmp_path / "run")]
     assert kept == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]
+
+
+def test_the_best_checkpoint_is_kept(config, fit, tmp_path):
+    class Judged(Toy):
+        losses = iter([9.0, 5.0, 2.0, 3.0, 2.0, 4.0, 7.0])
+
+        def validate(self, picture):
+            return {**super().validate(picture), "loss": next(self.losses)}
+
+    fit(replace(config, checkpointing_steps=1, validation_steps=1, checkpoints_total_limit=1), Judged())
+    kept = complete_checkpoints(tmp_path / "run")
+    assert [path.name for path in kept] == ["checkpoint-4", "checkpoint-6"]
+    assert checkpoints.best_checkpoint(tmp_path / "run") == kept[0]

@@ -55,3 +55,23 @@ def test_it_learns_quiet_directions_as_soon_as_loud_ones():
         return ((weight - rotation) @ rotation.T)[:, 8:].square().mean().item()
 
     assert quiet_error(Muon) < 0.5 * quiet_error(torch.optim.AdamW)
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    runs = []
+    for broken in ((), (1, 2)):
+        parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in ((3, 4), (5,))]
+        optimizer = Muon(parameters, lr=0.1, fused=True)
+        for step in range(5):
+            for parameter in parameters:
+                gradient = torch.full(parameter.shape, float("nan" if step in broken else 1))
+                parameter.grad = gradient
+            if step in broken or not broken and step > 2:
+                before = [parameter.detach().clone() for parameter in parameters]
+            optimizer.found_inf = torch.tensor(float(step in broken))
+            if broken or step < 3:
+                optimizer.step()
+            if step in broken:
+                assert all(map(torch.equal, parameters, before))
+        runs.append(parameters)
+    assert all(map(torch.equal, *runs))

@@ -159,7 +159,7 @@ SPECIFICATION = [
 ]  # fmt: skip
 PAPER_FILES = sorted(path.stem for path in CONFIGS.glob("paper_*.yaml"))
 # Said nowhere else, and no part of a recipe.
-UNSAID = {"seed", "resume_from_checkpoint", "checkpoints_total_limit"}
+UNSAID = {"seed", "resume_from_checkpoint", "checkpoints_total_limit", "logging_steps", "compile"}
 
 
 def config_class(values):

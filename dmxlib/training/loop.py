@@ -232,7 +232,8 @@ class Run:
             if in_a_row >= MAX_SKIPPED:
                 raise InputError(
                     f"{MAX_SKIPPED} steps in a row gave a loss or gradient that is not finite; lower "
-                    f"learning_rate or set mixed_precision to no, and resume from the last one in {self.folder}."
+                    "learning_rate or set mixed_precision to no, and resume from the last one in "
+                    f"{self.folder}."
                 )
         return loss, int(skipped)
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -490,6 +491,24 @@ def kill_after(steps, process, folder):
     os.kill(process.pid, signal.SIGKILL)
     code = process.wait() if isinstance(process, subprocess.Popen) else process.join() or process.exitcode
     assert code == -signal.SIGKILL  # it was still at work
+
+
+def test_a_compiled_unet_learns_the_same(flags, stage1, tmp_path, monkeypatch):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
+    run(flags(tmp_path / "run", max_train_steps=4, validation_steps=2, compile="yes"))
+    assert graphs
+    expected, model = (
+        load_file(folder / "model/unet/diffusion_pytorch_model.safetensors")
+        for folder in (stage1, tmp_path / "run")
+    )
+    assert expected.keys() == model.keys()
+    assert all(torch.allclose(expected[key], model[key], atol=1e-5) for key in model)
 
 
 def test_kill_and_resume_is_the_unbroken_run(flags, tmp_path):

@@ -1,12 +1,16 @@
 """Every step learns, validates and saves on the accelerator's device: no tensor is left on the processor.
 
 There is no GPU here. Under torch's FakeTensorMode tensors have a shape and a device and no numbers, and an
-operation on tensors of two devices raises as CUDA would.
+operation on tensors of two devices raises as CUDA would. The device is torch's "lazy": a backward on "cuda"
+asks for the driver even under FakeTensorMode, one on "lazy" runs in the processor's own thread.
 """
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -20,6 +24,7 @@ from dmxlib.studies import few_steps
 from dmxlib.training import codec as codec_training
 from dmxlib.training import decoded, loop, separator
 
+DEVICE = "lazy:0"
 SIZES = dict(level_channels=[8, 8], attention_from=1, fourier_channels=8, time_channels=8, chunk_frames=8)
 SEANET = dict(channels=1, dimension=8, n_filters=2, ratios=[5, 8, 8], norm="time_group_norm", lstm=0)
 BASELINES = {
@@ -39,7 +44,7 @@ BASELINES = {
 
 
 @pytest.fixture(autouse=True)
-def cuda(monkeypatch):
+def gpu(monkeypatch):
     """A mode with a GPU without numbers; what is read of a tensor that came back to the processor is made up.
 
     Models are made outside of it, and moved inside.
@@ -49,6 +54,9 @@ def cuda(monkeypatch):
     def to_array(tensor):
         assert tensor.device.type == "cpu", "numpy takes no tensor of a GPU"
         return np.random.default_rng(0).random(tuple(tensor.shape), np.float32)
+
+    def copied(tensor, memo):  # the real one of this device loses it
+        return torch.nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
 
     class Generator(real):  # CUDA's needs a GPU
         def __new__(cls, device="cpu"):
@@ -64,11 +72,12 @@ def cuda(monkeypatch):
     monkeypatch.setitem(fake_impls.op_implementations_dict, torch.ops.aten.equal.default, lambda *_: True)
     monkeypatch.setattr(FakeTensor, "numpy", to_array, raising=False)
     monkeypatch.setattr(FakeTensor, "item", lambda tensor: 1.0, raising=False)
+    monkeypatch.setattr(FakeTensor, "__deepcopy__", copied, raising=False)
+    monkeypatch.setattr(FakeTensor, "tolist", lambda tensor: [1.0] * len(tensor), raising=False)
     monkeypatch.setattr(FakeTensor, "unique", lambda tensor: [0], raising=False)
     for module in (base, codec_training, separator):
         monkeypatch.setattr(module, "save_spectrograms", lambda *_: None)
-    with torch.backends.cudnn.flags(enabled=False):
-        yield FakeTensorMode(allow_non_fake_inputs=True)
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def pairs(channels, samples, count=2):
@@ -79,32 +88,46 @@ def pairs(channels, samples, count=2):
 def on_gpu(dataset):
     """A batch as Accelerate hands it to a step."""
     batch = torch.utils.data.default_collate(dataset)
-    return {key: tensor.to("cuda") for key, tensor in batch.items()}
+    return {key: tensor.to(DEVICE) for key, tensor in batch.items()}
 
 
 def to_gpu(module):
-    """`module.to("cuda")`, which does not know how to exchange parameters without numbers."""
+    """`module.to(DEVICE)`, which does not know how to exchange parameters without numbers."""
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
-            moved = parameter.detach().to("cuda")
+            moved = parameter.detach().to(DEVICE)
             setattr(part, name, torch.nn.Parameter(moved, requires_grad=parameter.requires_grad))
         for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, buffer.to("cuda"))
+            setattr(part, name, buffer.to(DEVICE))
     return module
 
 
-def check(step, batch, tmp_path):
-    """A step's loss and its validation."""
+def check(step, batch, tmp_path, optimizer="adamw"):
+    """A step of the loop: loss, gradients, clipping, the optimiser's step, the weights' average; and a
+    validation with that average."""
+    run = object.__new__(loop.Run)
+    run.config = loop.TrainerConfig(optimizer=optimizer)
+    run.accelerator = SimpleNamespace(
+        clip_grad_norm_=torch.nn.utils.clip_grad_norm_, unwrap_model=lambda module: module
+    )
+    run.module, run.step, run.skipped = step, 0, 0
+    run.parameters = [parameter for parameter in step.parameters() if parameter.requires_grad]
+    run.optimizer = loop.OPTIMIZERS[optimizer](loop.parameter_groups(run.parameters, 0.01), 1e-3)
+    run.ema = EMAModel(run.parameters)
     with torch.enable_grad():
-        loss = step.train()(batch, seeded_generator(0, device="cuda"))
-    assert loss.device.type == "cuda" and loss.requires_grad
-    with torch.no_grad():
-        figures = step.eval().validate(tmp_path / "picture.png")
+        loss = step.train()(batch, seeded_generator(0, device=DEVICE))
+        loss.backward()
+    gradients = [parameter.grad for parameter in run.parameters if parameter.grad is not None]
+    assert {str(tensor.device) for tensor in (loss, *gradients)} == {DEVICE}
+    assert run.update(loss.detach())["skipped"] == 0
+    assert len(run.optimizer.state) == len(gradients)
+    with torch.no_grad(), run.averaged_weights() as module:
+        figures = module.eval().validate(tmp_path / "picture.png")
     assert figures and all(isinstance(figure, float) for figure in figures.values())
 
 
 @pytest.fixture
-def pipeline(cuda, monkeypatch):
+def pipeline(gpu, monkeypatch):
     """A tiny system on the GPU, all but its sampler, which reads numbers."""
 
     def sample(pipeline, condition, *_, **__):
@@ -114,7 +137,7 @@ def pipeline(cuda, monkeypatch):
     monkeypatch.setattr(VocalSeparationPipeline, "sample", sample)
     codec = QuantizedCodec(24_000, SEANET, n_q=2, bins=4).eval()
     pipeline = separator.new_pipeline(codec, separator.TrainConfig(**SIZES))
-    with cuda:
+    with gpu:
         for part in (pipeline.codec, pipeline.conditioner, pipeline.unet):
             to_gpu(part)
         yield pipeline
@@ -130,28 +153,27 @@ def test_the_separator(pipeline, tmp_path, stage):
         step = few_steps.DistillStep(pipeline, dataset, config)
     else:
         step = separator.TrainStep(pipeline, stage == "2", dataset)
-    check(step, on_gpu(dataset), tmp_path)
+    check(step, on_gpu(dataset), tmp_path, optimizer="muon" if stage == "1" else "adamw")
 
 
 @pytest.mark.parametrize("adversarial_weight", [0.0, 1.0])
-def test_the_codec(cuda, tmp_path, monkeypatch, adversarial_weight):
+def test_the_codec(gpu, tmp_path, monkeypatch, adversarial_weight):
     monkeypatch.setattr(QuantizedCodec, "save_pretrained", lambda codec, folder: None)
     config = codec_training.CodecTrainConfig(adversarial_weight=adversarial_weight)
     codec, dataset = QuantizedCodec(24_000, SEANET, n_q=2, bins=4), pairs(1, 320 * 8, 4)
     step = codec_training.CodecStep(codec, dataset, dataset, dataset, config)
-    with cuda, torch.no_grad():
+    with gpu, torch.no_grad():
         check(to_gpu(step), on_gpu(dataset), tmp_path)
         step.save(tmp_path)
     assert (tmp_path / "quantizer.json").is_file()
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline(cuda, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(torch.autograd, "grad", lambda loss, z: (torch.zeros_like(z),))  # needs a GPU
+def test_a_baseline(gpu, tmp_path, monkeypatch, name):
     monkeypatch.setattr(base, "PREVIEW_STEPS", 1)
     model = baselines.load(name)(**BASELINES[name])
     dataset = pairs(model.config.channels, model.config.chunk_samples)
-    with cuda:
+    with gpu:
         check(base.TrainStep(to_gpu(model), dataset), on_gpu(dataset), tmp_path)
 
 
@@ -194,4 +216,4 @@ def test_a_tensor_on_the_processor_is_noticed(pipeline):
     step, batch = separator.TrainStep(pipeline, True, dataset), on_gpu(dataset)
     for key in batch:
         with pytest.raises(RuntimeError, match="device"):
-            step({**batch, key: batch[key].cpu()}, seeded_generator(0, device="cuda"))
+            step({**batch, key: batch[key].cpu()}, seeded_generator(0, device=DEVICE))

@@ -135,27 +135,23 @@ def level_dbfs(wave: np.ndarray) -> float:
 
 
 @contextlib.contextmanager
-def open_for_writing(path, rate: int, subtype: str | None = None) -> Iterator[sf.SoundFile]:
+def open_for_writing(path, rate: int, subtype: str | None = None, frames: int = 0) -> Iterator[sf.SoundFile]:
     """A stereo file whose format follows its ending; it gets its name only when all is written.
+
+    `frames` are as many as there will be, where that is known: a full disk is told the size.
 
     Raises InputError where the folder or the format cannot be written, or the disk is full. An error of the
     body keeps its type.
     """
-    with contextlib.ExitStack() as stack:
-        with _writing(path, OSError, ValueError, TypeError):  # soundfile raises the last two for a format
-            part = stack.enter_context(whole(path))
-            file = sf.SoundFile(part, "w", rate, 2, subtype)
-        with _writing(path), file:
-            yield file
-        with _writing(path, OSError):
-            stack.close()
-
-
-@contextlib.contextmanager
-def _writing(path, *kinds):
     try:
-        yield
-    except (sf.LibsndfileError, *kinds) as error:
+        with whole(path, 2 * frames * BITS.get(subtype or "PCM_16", 32) / 8) as part:
+            try:
+                file = sf.SoundFile(part, "w", rate, 2, subtype)
+            except (ValueError, TypeError) as error:
+                raise InputError(f"{path} cannot be written ({error}); choose another format.") from error
+            with file:
+                yield file
+    except sf.LibsndfileError as error:
         raise InputError(f"{path} cannot be written ({error}); choose another folder or format.") from error
 
 

@@ -1,23 +1,64 @@
 """What a user can mend is told in one sentence; everything else keeps its traceback."""
 
+import contextlib
+import errno
 import functools
 import sys
+import warnings
+
+# Of the system: a full disk, a quota, a limit of a file's size, a folder that is not to be written to.
+MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+# Of torch, which has one type for all errors: words of the message, and the remedy.
+OF_TORCH = {
+    "out of memory": "the memory of the device is used up; close other programs or take a smaller batch.",
+    "not enough memory": "the memory is used up; close other programs or take a smaller batch.",
+    "DataLoader worker": "a process that reads the data died, mostly for want of memory; run the command "
+    "again with fewer dataloader_num_workers.",
+}
 
 
 class InputError(ValueError):
     """The user's input cannot be used: one sentence that names the thing and the remedy."""
 
 
+def unwritable(path, error: OSError, size: float | None = None) -> InputError:
+    """The system's refusal to write a file, as a sentence; `size` in bytes is what the file needs."""
+    reason = (error.strerror or str(error)).lower()
+    if size and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason += f", {size / 1e6:.1f} MB are needed"
+    return InputError(f"{path} cannot be written ({reason}); choose another folder.")
+
+
+def sentence(error: BaseException) -> str | None:
+    """What to tell the user of an error; None where it is a bug."""
+    if isinstance(error, InputError):
+        # a DataLoader's worker hands its whole traceback on
+        return str(error).rpartition("InputError: ")[2].strip()
+    if isinstance(error, OSError) and error.errno in MENDABLE:
+        return f"{error.filename or 'a file'} cannot be written or read ({error.strerror.lower()})."
+    if isinstance(error, MemoryError):
+        return OF_TORCH["not enough memory"]
+    if isinstance(error, RuntimeError):
+        return next((told for words, told in OF_TORCH.items() if words in str(error)), None)
+    return None
+
+
 def exit_on_input_error(main):
-    """Wrap a command line's `main`: an InputError is printed to stderr and ends the process with code 1."""
+    """Wrap a command line's `main`: what the user can mend is printed to stderr and ends the process with
+    code 1, a warning is one line. What the terminal's encoding lacks is printed with escapes."""
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):
+        with contextlib.suppress(AttributeError):  # a notebook's
+            sys.stdout.reconfigure(errors="backslashreplace")
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
         try:
             return main(*args, **kwargs)
-        except InputError as error:
-            sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             sys.exit("interrupted")
+        except Exception as error:
+            if told := sentence(error):
+                sys.exit(f"error: {told}")
+            raise
 
     return wrapped

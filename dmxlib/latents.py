@@ -27,7 +27,7 @@ from dmxlib.config import parse_config, setting
 from dmxlib.data import PairsConfig, VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.level import encode_pair
-from dmxlib.reproduce import whole
+from dmxlib.reproduce import alone, whole
 
 MAX_WORKERS = 8  # of a process: as many keep a GPU busy
 
@@ -68,9 +68,20 @@ def checksum(encoder: Conditioner) -> str:
 
 
 def build_cache(config: LatentConfig, quiet: bool = False) -> None:
-    """Write the shards that are missing; a cache of other settings in the same folder is refused."""
+    """Write the shards that are missing.
+
+    Raises InputError where the folder holds a cache of other settings, or another process makes one there.
+    """
+    # each process of `accelerate launch` makes its share of the shards
+    state, folder = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")), Path(config.output_dir)
+    with alone(folder, state.is_main_process):
+        _build(config, folder, state, quiet)
+        state.wait_for_everyone()  # the folder is all processes' as long as one of them writes
+
+
+def _build(config, folder, state, quiet):
     codec = load_codec(config.codec)
-    folder, settings = Path(config.output_dir), {**asdict(config), "codec_checksum": checksum(codec)}
+    settings = {**asdict(config), "codec_checksum": checksum(codec)}
     description = folder / "cache.json"
     if description.exists() and json.loads(description.read_text()) != settings:
         raise InputError(
@@ -83,8 +94,6 @@ def build_cache(config: LatentConfig, quiet: bool = False) -> None:
         (f"{start:06d}", training, range(start, min(start + config.shard_size, len(training))))
         for start in range(0, len(training), config.shard_size)
     ]
-    # each process of `accelerate launch` makes its share of the shards
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     codec.to(state.device)
     workers = min(MAX_WORKERS, max(1, os.cpu_count() // state.num_processes))
     mine = jobs[state.process_index :: state.num_processes]

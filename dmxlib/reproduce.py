@@ -1,6 +1,7 @@
 """What makes a result repeatable: generators that follow from integers, its facts, files written whole."""
 
 import contextlib
+import fcntl
 import os
 import platform
 import shlex
@@ -9,10 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from dmxlib.errors import InputError, unwritable
 
 
 def seeded_generator(*key: int, device="cpu") -> torch.Generator:
@@ -63,17 +67,100 @@ def git_commit(folder: Path = Path(__file__).parent) -> str:
 
 
 @contextlib.contextmanager
-def whole(path) -> Iterator[Path]:
+def whole(path, size: float | None = None) -> Iterator[Path]:
     """A file or folder is never half written: `with whole(path) as part` gives a hidden path beside it to
-    write to, which takes the name when the body is done, and is removed where the body fails."""
+    write to, which takes the name when the body is done, and is removed where the body fails.
+
+    Args:
+        size: in bytes, that a full disk is told to need.
+
+    Raises InputError where the system refuses to write; other errors of the body keep their type.
+    """
     path = Path(path)
     part = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield part
-        os.replace(part, path)
+        with _refusals(path, size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_parts_of_the_killed(path)
+        try:
+            yield part
+        except InputError:
+            raise
+        except Exception:
+            with _refusals(path, size):  # libraries hide them: "System error", "unexpected pos"
+                _try_to_write(part)
+            raise
+        with _refusals(path, size):
+            os.replace(part, path)
     finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        with contextlib.suppress(OSError):  # already renamed, or never made
-            part.unlink()
+        _remove(part)
+
+
+@contextlib.contextmanager
+def _refusals(path, size):
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error, size) from error
+
+
+def _try_to_write(part: Path) -> None:
+    """Let the system say why nothing more can be written to a file or folder."""
+    with open(part / "more" if part.is_dir() else part, "ab") as file:
+        file.write(bytes(2**20))
+
+
+def _remove_parts_of_the_killed(path: Path) -> None:
+    for part in path.parent.glob(f".{escape(path.stem)}.part*{escape(path.suffix)}"):
+        process = part.name.removeprefix(f".{path.stem}.part").removesuffix(path.suffix)
+        if process.isdecimal() and not _runs(int(process)):
+            _remove(part)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    with contextlib.suppress(OSError):  # already renamed, or never made
+        part.unlink()
+
+
+@contextlib.contextmanager
+def alone(folder, main: bool = True, wait: bool = False) -> Iterator[None]:
+    """A folder is one command's at a time; a killed process leaves no lock behind.
+
+    Args:
+        main: False in the other processes of one launch, which share what the main one holds.
+        wait: for another process to let go of the folder, instead of refusing.
+
+    Raises InputError where another process has it.
+    """
+    if not main:
+        yield
+        return
+    with _refusals(folder, None):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder} is written to by another process; wait for it or choose another folder."
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # where nothing was written there
+            os.rmdir(folder)
+        os.close(descriptor)

@@ -187,7 +187,7 @@ def separate_file(system, track: Path, paths, options) -> None:
         )
         if options.verbose:
             print(f"{track}: {frames / rate:.1f} s at {rate} Hz", file=sys.stderr)
-        outputs = [stack.enter_context(audio.open_for_writing(path, rate, subtype)) for path in paths]
+        outputs = [stack.enter_context(audio.open_for_writing(path, rate, subtype, frames)) for path in paths]
         bar = stack.enter_context(tqdm(total=round(frames / rate), desc=track.name, unit="s"))
         for mixture, voice in separated:
             voice = audio.quantize(voice, outputs[0].subtype)  # so that the two files add up to the mixture

@@ -281,7 +281,7 @@ def test_full_disk(tmp_path, rng):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with fails_on(tmp_path / "out.wav", "cannot be written"):
+        with fails_on(tmp_path / "out.wav", "cannot be written (file too large)"):
             audio.write(tmp_path / "out.wav", rng.uniform(-1, 1, (2, RATE)).astype(np.float32), RATE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -12,6 +12,7 @@ from conftest import make_codec
 from dmxlib import latents
 from dmxlib.errors import InputError
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, checksum, encode_batch, pairs_of
+from dmxlib.reproduce import alone
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,10 @@ def test_processes_share_the_shards(config, folder, tmp_path, monkeypatch):
     shared = replace(config, output_dir=str(tmp_path / "shared"))
     made = []
     for index in (1, 0):
-        process = SimpleNamespace(process_index=index, num_processes=2, device="cpu")
+        process = SimpleNamespace(
+            process_index=index, num_processes=2, device="cpu", is_main_process=not index
+        )
+        process.wait_for_everyone = lambda: None
         monkeypatch.setattr(latents, "PartialState", lambda process=process, **_: process)
         build_cache(shared, quiet=True)
         made.append({path.name for path in (tmp_path / "shared").glob("*.safetensors")})
@@ -140,3 +144,8 @@ def test_command_line(config, folder):
     assert (folder / SHARDS[0]).is_file()
     with pytest.raises(SystemExit, match="^error: .* other settings"):
         latents.main(["--output_dir", str(folder), "--codec", config.codec])
+
+
+def test_a_second_process_in_the_folder_is_refused(config, folder):
+    with alone(folder), pytest.raises(InputError, match="written to by another process"):
+        build_cache(config, quiet=True)

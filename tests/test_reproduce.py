@@ -1,10 +1,15 @@
 """The commit of a result is its package's, and no file is ever half written."""
 
+import errno
+import multiprocessing
+import os
+import signal
 import subprocess
 
 import pytest
 
-from dmxlib.reproduce import facts, git_commit, whole
+from dmxlib.errors import InputError
+from dmxlib.reproduce import alone, facts, git_commit, whole
 
 
 def test_commit_is_of_the_package(tmp_path):
@@ -56,3 +61,49 @@ def test_folder_appears_when_it_is_whole(tmp_path):
         (part / "page").mkdir(parents=True)
         (part / "page" / "index.html").write_text("hello")
     assert (tmp_path / "test-1" / "page" / "index.html").read_text() == "hello"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_what_a_library_says_of_a_full_disk_is_asked_of_the_system(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("dmxlib.reproduce._try_to_write", refuse)
+    told = rf"a.wav cannot be written \({os.strerror(code).lower()}.*\); choose another folder\.$"
+    with pytest.raises(InputError, match=told) as caught, whole(tmp_path / "a.wav", 2e6):
+        raise RuntimeError("System error.")
+    assert ("2.0 MB are needed" in str(caught.value)) == (code != errno.EROFS)
+
+
+def test_what_a_killed_process_left_behind_goes_and_what_another_writes_stays(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left, others = tmp_path / f".a.part{dead.pid}.csv", tmp_path / f".a.part{os.getppid()}.csv"
+    left.touch(), others.touch()
+    with whole(tmp_path / "a.csv") as part:
+        part.touch()
+    assert sorted(tmp_path.iterdir()) == [others, tmp_path / "a.csv"]
+
+
+def hold(folder, told):
+    with alone(folder):
+        told.send("mine")
+        signal.pause()
+
+
+def test_a_folder_is_one_process_own_until_it_is_killed(tmp_path):
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path / "run", theirs))
+    process.start()
+    ours.recv()
+    with (
+        pytest.raises(InputError, match="run is written to by another process; .*[.]$"),
+        alone(tmp_path / "run"),
+    ):
+        pass
+    process.kill()
+    process.join()
+    for _ in range(2):
+        with alone(tmp_path / "run"):
+            assert list((tmp_path / "run").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []  # nothing was written, nothing is left

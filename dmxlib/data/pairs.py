@@ -1,5 +1,6 @@
 """`VocalPairs`: random training pairs of vocals and mixture. Item k is a function of (seed, epoch, k)."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,8 @@ class VocalPairs(torch.utils.data.Dataset):
 
     Which excerpt and which augmentation item `index` is depends on (seed, epoch, index) alone, never on the
     worker that makes it. Of excerpts without singing 95 % are chosen anew, as in the authors' sibling paper.
-    A voice alone always gets the accompaniment of another track.
+    A voice alone always gets the accompaniment of another track. An excerpt that cannot be read, for samples
+    that are NaN or a damaged file, is left out for another one, and a warning names its track once.
 
     Args:
         tracks: a list, or one list for each of several data sets: each set is chosen with equal probability,
@@ -54,6 +56,8 @@ class VocalPairs(torch.utils.data.Dataset):
         self.length, self.seconds, self.rate = length, seconds, rate
         self.channels, self.seed, self.augmentations = channels, seed, augmentations
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that go on see it change
+        self.numbers = {track: number for number, track in enumerate({*sum(self.singers + self.bands, [])})}
+        self.named = torch.zeros(len(self.numbers), dtype=torch.bool).share_memory_()  # of what is damaged
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the training loop: a new epoch has new pairs."""
@@ -68,9 +72,9 @@ class VocalPairs(torch.utils.data.Dataset):
         rates = [track.rate]
 
         def another():
-            band = self._choose(self.bands, generator)
+            band, excerpt = self._draw(self.bands, generator)
             rates.append(band.rate)
-            return self._excerpt(band, generator)
+            return excerpt
 
         if not track.has_accompaniment:
             pair = over(pair, another())
@@ -93,15 +97,23 @@ class VocalPairs(torch.utils.data.Dataset):
 
     def _sung(self, generator):
         for _ in range(100):  # an almost silent data set still ends
-            track = self._choose(self.singers, generator)
-            pair = self._excerpt(track, generator)
+            track, pair = self._draw(self.singers, generator)
             if audio.level_dbfs(pair[0]) > audio.SILENCE_DBFS or uniform(generator, 0, 1) < self.SILENT_KEPT:
                 break
         return track, pair
 
-    def _choose(self, sets, generator):
-        # nothing random for the set where there is one only
-        return choice(sets[0] if len(sets) == 1 else choice(sets, generator), generator)
+    def _draw(self, sets, generator):
+        for _ in range(100):
+            # nothing random for the set where there is one only
+            track = choice(sets[0] if len(sets) == 1 else choice(sets, generator), generator)
+            try:
+                return track, self._excerpt(track, generator)
+            except InputError as error:
+                unread = error
+            if not self.named[self.numbers[track]]:
+                self.named[self.numbers[track]] = True
+                warnings.warn(f"{unread} What cannot be read of it is left out.", stacklevel=2)
+        raise unread
 
     def _excerpt(self, track, generator):
         # a raised pitch shortens the excerpt

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from dmxlib import audio
 from dmxlib.errors import InputError
+from dmxlib.reproduce import alone
 
 # name: a function of (destination, source, quiet) and the set's own options, that returns the songs to write.
 # A set whose voices and pieces lie apart writes those itself.
@@ -41,20 +42,22 @@ def prepare(name: str, destination, source=None, quiet: bool = False, **options)
         source: where the data set as downloaded lies.
         options: of a set's own, such as mir-1k's `split` and debian's `sing`.
 
-    Raises InputError where the source is missing, or the set has no such option.
+    Raises InputError where the source is missing, the set has no such option, or another process prepares
+    data in the folder.
     """
     ending, subtype = (".wav", "PCM_16") if name == "toy" else (".flac", "PCM_24")
     songs_of = find(name)
     unknown = sorted(options.keys() - inspect.signature(songs_of).parameters.keys())
     if unknown:
         raise InputError(f"{name} has no --{unknown[0]}; leave it out.")
-    songs = songs_of(Path(destination), source and Path(source), quiet, **options)
-    for song in tqdm(songs, desc=f"prepare {name}", unit="song", disable=quiet):
-        folder = Path(destination) / song.split / song.name
-        paths = [folder / (stem + ending) for stem in ("mixture", "vocals")]
-        if not all(path.exists() for path in paths):
-            vocals, accompaniment, rate = song.load()
-            waves = (vocals + accompaniment, vocals)
-            peak = max(1.0, *(float(np.abs(wave).max()) for wave in waves))
-            for path, wave in zip(paths, waves, strict=True):
-                audio.write(path, wave / peak, rate, subtype)
+    with alone(destination):
+        songs = songs_of(Path(destination), source and Path(source), quiet, **options)
+        for song in tqdm(songs, desc=f"prepare {name}", unit="song", disable=quiet):
+            folder = Path(destination) / song.split / song.name
+            paths = [folder / (stem + ending) for stem in ("mixture", "vocals")]
+            if not all(path.exists() for path in paths):
+                vocals, accompaniment, rate = song.load()
+                waves = (vocals + accompaniment, vocals)
+                peak = max(1.0, *(float(np.abs(wave).max()) for wave in waves))
+                for path, wave in zip(paths, waves, strict=True):
+                    audio.write(path, wave / peak, rate, subtype)

@@ -1,5 +1,6 @@
 """Tracks: folders in the layout of MUSDB18-HQ, `<split>/<track>/{mixture,vocals}.*`, read lazily."""
 
+import contextlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -167,7 +168,7 @@ def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[list
     training songs; voices and pieces that lie apart have no such ends. A set that is named twice is trained
     on twice as often, and validated on once.
 
-    Raises InputError where nothing is left to validate on.
+    Raises InputError where nothing is left to validate on, or nobody sings in what is to be trained on.
     """
     roots = [roots] if isinstance(roots, str | Path) else roots
     parts = {str(root): _training_and_validation(Path(root), seconds) for root in roots}
@@ -176,7 +177,22 @@ def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[list
         raise InputError(
             f"{', '.join(parts)}: no songs to validate on; add a data set that has a valid/ folder."
         )
-    return [parts[str(root)][0] for root in roots], validation
+    training = [parts[str(root)][0] for root in roots]
+    if not any(_sung(track) for tracks in training for track in tracks if track.has_vocals):
+        raise InputError(
+            f"{', '.join(parts)}: no second of the training songs' vocals is louder than "
+            f"{audio.SILENCE_DBFS:.0f} dBFS, so nobody sings; look into their vocals files."
+        )
+    return training, validation
+
+
+def _sung(track: Track) -> bool:
+    """Whether one of a track's seconds is sung; what cannot be read is not."""
+    with contextlib.suppress(InputError), audio.open_audio(track.vocals_path) as file:
+        file.seek(track.first)
+        blocks = audio.read_blocks(file, track.rate, track.frames)
+        return any(audio.level_dbfs(block) > audio.SILENCE_DBFS for block in blocks)
+    return False
 
 
 def _training_and_validation(root: Path, seconds: float) -> tuple[list[Track], list[Track]]:

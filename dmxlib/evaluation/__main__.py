@@ -30,7 +30,7 @@ from dmxlib.evaluation.scoring import (
     load_songs,
 )
 from dmxlib.evaluation.systems import SYSTEMS, Options, System, choose_models, make_system, of_one_model
-from dmxlib.reproduce import facts
+from dmxlib.reproduce import alone, facts
 
 
 def evaluate(
@@ -68,7 +68,8 @@ def evaluate(
                         keep_estimate(Path(keep) / name, track, estimate)
             rows = gather_object(rows)
             if accelerator.is_main_process:
-                scores.add(name, rows)
+                with alone(scores.folder, wait=True):  # others may score other systems into the folder
+                    scores.add(name, rows)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -137,7 +138,8 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
     if options.time:
         if accelerator.is_main_process:
             times = clock(systems, first_seconds(tracks[0], clip_seconds))
-            Scores(options.output_dir, {}).add_times(times, **made)
+            with alone(options.output_dir, wait=True):
+                Scores(options.output_dir, {}).add_times(times, **made)
         return
     settings = {"data": options.data_root, "mixed_precision": precision}
     settings |= {
@@ -154,7 +156,8 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
     evaluate(accelerator, systems, tracks, scores, Protocol(space, **asked | protocol), options.keep)
     for name, system in systems.items() if accelerator.is_main_process else ():
         bandwidth = None if math.isinf(system.bandwidth) else system.bandwidth
-        scores.add(name, [], **made, parameters=system.parameters, bandwidth=bandwidth)
+        with alone(scores.folder, wait=True):
+            scores.add(name, [], **made, parameters=system.parameters, bandwidth=bandwidth)
 
 
 @exit_on_input_error

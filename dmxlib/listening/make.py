@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -225,8 +224,6 @@ def make(estimates: Path, destination: Path, data_root, systems, recordings=6, s
          f"{data_root}", "--systems", *systems, "--recordings", f"{recordings}", "--seconds",
          f"{seconds:g}", "--seed", f"{seed}"]
     )  # fmt: skip
-    for left in destination.parent.glob(f".{escape(destination.stem)}.part*"):  # by a call that was killed
-        shutil.rmtree(left)
     with whole(destination) as built:
         write_page(built / "page", test, waves)
         write_configs(built / "webmushra" / "configs", test, built / "page" / "audio")

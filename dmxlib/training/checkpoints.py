@@ -5,7 +5,6 @@ processes saved.
 """
 
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -15,32 +14,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dmxlib.errors import InputError
+from dmxlib.reproduce import whole
 
-# The files of a checkpoint, the marker last.
+# The files of a checkpoint; the marker is written last.
 WEIGHTS, AVERAGES, OPTIMIZER = "model.safetensors", "averages.safetensors", "optimizer.pt"
 MARKER = "complete.json"
 LOADING_ERRORS = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 def save(folder: Path, counts: dict, module, averages: list, optimizer, keep: int) -> None:
-    """Write checkpoint-<step> of a run's folder under a temporary name, its marker last; keep the newest few,
-    and the one with the lowest validation loss.
+    """Write checkpoint-<step> of a run's folder, whole or not at all; keep the newest few, and the one with the
+    lowest validation loss.
 
     Args:
         counts: {"step", "skipped"} and, where it was validated, {"validation_loss"}: the marker's content.
         module: unwrapped.
         averages: of the trained parameters, in their order; none without EMA.
         keep: how many checkpoints.
+
+    Raises InputError where the disk is full.
     """
-    final = folder / f"checkpoint-{counts['step']}"
-    temporary = final.with_suffix(".part")
-    temporary.mkdir()
     state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    save_file(state, temporary / WEIGHTS)
-    save_file({str(index): tensor for index, tensor in enumerate(averages)}, temporary / AVERAGES)
-    torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
-    (temporary / MARKER).write_text(json.dumps(counts))
-    os.replace(temporary, final)
+    with whole(folder / f"checkpoint-{counts['step']}") as part:
+        part.mkdir()
+        save_file(state, part / WEIGHTS)
+        save_file({str(index): tensor for index, tensor in enumerate(averages)}, part / AVERAGES)
+        torch.save(optimizer.state_dict(), part / OPTIMIZER)
+        (part / MARKER).write_text(json.dumps(counts))
     best = best_checkpoint(folder)
     for old in complete_checkpoints(folder)[:-keep]:
         if old != best:
@@ -84,12 +84,9 @@ def _fitted(saved: dict, module, optimizer) -> dict:
 
 
 def tidy(folder: Path) -> None:
-    """After a kill: name a checkpoint that is complete but for its name, remove what was half written."""
-    for path in folder.glob("checkpoint-*.part"):
-        if (path / MARKER).is_file() and not path.with_suffix("").exists():
-            os.replace(path, path.with_suffix(""))
-        else:
-            shutil.rmtree(path)
+    """Remove what a kill left half written; the folder has to be one process's own."""
+    for part in folder.glob(".checkpoint-*.part*"):
+        shutil.rmtree(part)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ Everything random in a step follows from (seed, step), so a resumed run gives an
 import contextlib
 import json
 import math
+import shutil
 import signal
 import sys
 import time
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from dmxlib.config import setting, write_yaml
 from dmxlib.errors import InputError
-from dmxlib.reproduce import facts, seeded_generator, whole
+from dmxlib.reproduce import alone, facts, seeded_generator, whole
 from dmxlib.training import checkpoints
 from dmxlib.training.muon import Muon
 
@@ -91,13 +92,15 @@ def train(module: torch.nn.Module, dataset, config: TrainerConfig, accelerator: 
 
     SIGTERM, as schedulers send it before they take a machine away, ends the process with a checkpoint.
 
-    Raises InputError where a checkpoint cannot be resumed or the loss stays non-finite.
+    Raises InputError where a checkpoint cannot be resumed, another process trains in the folder, or the loss
+    stays non-finite.
     """
     run = Run(module, dataset, config, accelerator)
-    run.resume()
-    with run.told_to_stop():
-        run.loop()
-    run.finish()
+    with alone(run.folder, accelerator.is_main_process):
+        run.resume()
+        with run.told_to_stop():
+            run.loop()
+        run.finish()
 
 
 class Run:
@@ -332,7 +335,6 @@ class Run:
         if checkpoint:
             self.load_checkpoint(checkpoint)
         if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
             log = self.folder / "log.jsonl"
             lines = log.read_text().splitlines(keepends=True) if checkpoint and log.exists() else []
             # A kill may have cut the last line short, or left steps behind that will be run again.
@@ -359,8 +361,10 @@ class Run:
     def finish(self):
         """Save what users load to model/, with the averaged weights."""
         if self.accelerator.is_main_process:
-            with self.averaged_weights() as module:
-                module.save(self.folder / "model")
+            model = self.folder / "model"
+            with self.averaged_weights() as module, whole(model) as part:
+                module.save(part)
+                shutil.rmtree(model, ignore_errors=True)  # an earlier one: a folder is not renamed onto it
         self.accelerator.end_training()
 
 

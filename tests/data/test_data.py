@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -454,6 +456,40 @@ def test_wholly_silent_vocals_end(tmp_path):
     track = write_track(tmp_path / "silent", 0 * tone(440, 1, 8000), tone(1500, 1, 8000), 8000)
     item = make_pairs([track], rate=8000)[0]
     assert not item["vocals"].any() and item["mixture"].any()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_song_is_named_once_and_left_out(tmp_path, sine_track, workers, capfd):
+    bad = sine_track.vocals()
+    bad[:, ::100] = np.nan
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for stem in ("mixture", "vocals"):
+        sf.write(folder / f"{stem}.wav", bad.T, sine_track.rate, "FLOAT")
+    damaged = data.folder_track(folder)
+    pairs = make_pairs([sine_track, damaged], length=24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
+        items = list(torch.utils.data.DataLoader(pairs, batch_size=None, num_workers=workers))
+    assert len(items) == 24 and all(item["mixture"].isfinite().all() for item in items)
+    (told,) = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
+    assert str(folder) in told and "NaN" in told
+    with pytest.raises(InputError, match="NaN"), pytest.warns(UserWarning, match="left out"):
+        make_pairs([damaged])[0]
+
+
+def test_songs_that_nobody_sings_in_are_refused(tmp_path):
+    silence = np.zeros((2, 8000 * 4))
+    for name in ("a", "b"):
+        write_track(tmp_path / "train" / name, silence, tone(1500, 4, 8000), 8000)
+    with pytest.raises(InputError, match="nobody sings; [^\n]*[.]$"):
+        data.training_tracks(tmp_path, 1)
+    sung = np.concatenate([silence, tone(440, 2, 8000)], axis=1)
+    write_track(tmp_path / "train" / "c", sung, 0 * sung, 8000)
+    with pytest.raises(InputError, match="nobody sings"):
+        data.training_tracks(tmp_path, 2)  # that is held out
+    assert len(data.training_tracks(tmp_path, 1)[0][0]) == 3
 
 
 def test_level_dbfs():

@@ -1,6 +1,7 @@
 """The loop survives kills and steps that are not finite, and a resumed run is the unbroken one."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import pickle
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from dmxlib.config import parse_config
 from dmxlib.data import VocalPairs, load_tracks
 from dmxlib.errors import InputError
+from dmxlib.reproduce import alone
 from dmxlib.training import checkpoints, loop
 from dmxlib.training.checkpoints import complete_checkpoints
 from dmxlib.training.loop import TrainerConfig, learning_rate, make_accelerator, train
@@ -303,7 +306,7 @@ def test_a_weight_that_is_not_finite_is_never_saved(config, fit, tmp_path):
     with pytest.raises(InputError, match="not finite at step 4"):
         fit(config, Spoilt())
     assert [path.name for path in complete_checkpoints(tmp_path / "run")] == ["checkpoint-2"]
-    assert not list(tmp_path.glob("run/*.part"))
+    assert not list(tmp_path.glob("run/.*"))
 
 
 def test_the_log_is_the_same_however_seldom_it_is_written(config, fit, tmp_path):
@@ -472,16 +475,46 @@ def test_run_is_not_overwritten(config, fit, broken_off, tmp_path):
     assert (tmp_path / "run" / "log.jsonl").read_text() == before
 
 
-def test_half_written_checkpoint_is_removed_and_a_whole_one_named(config, fit, broken_off, tmp_path):
+def test_half_written_checkpoint_is_removed(config, fit, broken_off, tmp_path):
     resumed, folder = broken_off(5), tmp_path / "run"
-    os.replace(folder / "checkpoint-4", folder / "checkpoint-4.part")  # killed just before the last renaming
-    half = folder / "checkpoint-6.part"
+    half = folder / ".checkpoint-6.part123"  # of a kill
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
     module = fit(resumed)
     assert len(module.seen) == 2
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(".*"))
     assert list(log_of(config)) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("written", ["save_file", "torch.save"])
+def test_full_disk_while_a_checkpoint_is_written(config, fit, tmp_path, monkeypatch, written):
+    """What torch and safetensors say of it names no reason; the earlier checkpoint stays whole."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def break_off(state, path):
+        path = Path(path)
+        if path.parent.name.startswith(".checkpoint-4"):
+            path.write_bytes(b"half")
+            raise RuntimeError("enforce fail: unexpected pos 64 vs 0")
+        return original(state, path)
+
+    monkeypatch.setattr("dmxlib.reproduce._try_to_write", full)
+    original = {"save_file": save_file, "torch.save": torch.save}[written]
+    monkeypatch.setattr(f"dmxlib.training.checkpoints.{written}", break_off)
+    with pytest.raises(
+        InputError, match=r"checkpoint-4 cannot be written \(no space left on device.*[^.]\.$"
+    ):
+        fit(config)
+    assert [path.name for path in complete_checkpoints(tmp_path / "run")] == ["checkpoint-2"]
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_second_run_in_the_folder_is_refused(config, fit, tmp_path):
+    with alone(tmp_path / "run"), pytest.raises(InputError, match="run is written to by another process"):
+        fit(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_going_back_needs_the_later_checkpoints_out_of_the_way(config, fit, tmp_path):

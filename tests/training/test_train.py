@@ -518,7 +518,7 @@ def test_kill_and_resume_is_the_unbroken_run(flags, tmp_path):
     run(flags(unbroken, **settings))
     kill_after(moments.randint(8, 14), start_command(flags(killed, **settings)), killed)
     newest = checkpoints.complete_checkpoints(killed)[-1]
-    half = killed / f"checkpoint-{int(newest.name.split('-')[1]) + 3}.part"  # what a kill may leave
+    half = killed / f".checkpoint-{int(newest.name.split('-')[1]) + 3}.part1"  # what a kill may leave
     shutil.rmtree(half, ignore_errors=True)
     shutil.copytree(newest, half, ignore=shutil.ignore_patterns(checkpoints.MARKER))
     (half / "model.safetensors").write_bytes(b"half of it")

@@ -1,5 +1,10 @@
 """dmxlib: the singing voice of a song, separated by generating it."""
 
+import os
+
+# Before torch is imported: what a Mac's GPU cannot compute the processor does, and torch says so once.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
 __version__ = "0.1.0"
 __all__ = ["Codec", "VocalSeparationPipeline", "VocalUNet1D", "load_separator"]
 

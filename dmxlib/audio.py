@@ -22,10 +22,16 @@ OVERLAP = 0.2  # share of a chunk that is cross-faded with the next: the paper's
 
 
 @contextlib.contextmanager
-def open_audio(path) -> Iterator[sf.SoundFile]:
+def open_audio(path, track: int = 1) -> Iterator[sf.SoundFile]:
     """Open any audio file for reading; ffmpeg first decodes what soundfile does not know to a temporary file.
 
-    Raises InputError for a file that is missing, empty, without a frame, or not audio.
+    More than two channels are mixed down by ffmpeg's standard matrix, with a warning, where the file says
+    which loudspeakers they are for.
+
+    Args:
+        track: which of the audio tracks of a video, from 1.
+
+    Raises InputError for a file that is missing, empty, without a frame or that track, or not audio.
     """
     path = Path(path)
     if not path.is_file():
@@ -33,25 +39,64 @@ def open_audio(path) -> Iterator[sf.SoundFile]:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is an empty file; export or download it again.")
     with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(sf.SoundFile(path))
-        except sf.LibsndfileError:
+
+        def decode(*options):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            file = stack.enter_context(sf.SoundFile(_decode(path, Path(folder) / "decoded.wav")))
-            file._name = str(path)  # what errors about its samples name
+            decoded = stack.enter_context(
+                sf.SoundFile(_decode(path, Path(folder) / "decoded.wav", track, options))
+            )
+            decoded._name = str(path)  # what errors about its samples name
+            return decoded
+
+        file = None
+        with contextlib.suppress(sf.LibsndfileError):
+            file = stack.enter_context(sf.SoundFile(path))
+        if file is None or track != 1 or not _says_its_length(file, path):
+            file = decode()
+        if file.channels > 2 and (layout := _layout(path, track)):
+            with contextlib.suppress(InputError):  # a layout that there is no matrix for
+                file = decode("-ac", "2", "-rematrix_maxval", "1")
+                warnings.warn(f"its channels, {layout}, are mixed down to two.", stacklevel=3)
         if file.frames == 0:
             raise InputError(f"{path} holds no audio frames; export or download it again.")
         yield file
 
 
-def _decode(path: Path, destination: Path) -> Path:
+def _says_its_length(file: sf.SoundFile, path: Path) -> bool:
+    """Whether the number of frames is no guess: a stream's header was written before its end was known."""
+    if file.format != "MP3":
+        return file.frames < 2**62
+    with open(path, "rb") as raw:
+        head = raw.read(10)
+        if head.startswith(b"ID3"):
+            raw.seek(10 + sum(byte << 7 * place for place, byte in enumerate(head[:5:-1])))
+        else:
+            raw.seek(0)
+        frame = raw.read(2048)
+    return any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+def _layout(path: Path, track: int) -> str:
+    """The loudspeakers that a track's channels are for, such as "5.1"; "" where that is not known."""
+    if shutil.which("ffprobe") is None:
+        return ""
+    command = ["ffprobe", "-v", "error", "-select_streams", f"a:{track - 1}"]
+    command += ["-show_entries", "stream=channel_layout", "-of", "default=nk=1:nw=1", str(path)]
+    layout = subprocess.run(command, capture_output=True, text=True, errors="replace").stdout.split("\n")[0]
+    return "" if "unknown" in layout else layout
+
+
+def _decode(path: Path, destination: Path, track: int, options: tuple) -> Path:
     if shutil.which("ffmpeg") is None:
         raise InputError(f"{path} cannot be read by soundfile and ffmpeg is not installed; install ffmpeg.")
     # 32-bit float keeps what a lossy decoder puts above full scale; RF64 has no 4-GiB limit, and w64, which
     # has none either, comes out as noise: libsndfile takes ffmpeg's floats there for integers. Without
     # -xerror half a file is decoded without a word.
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", str(path), "-vn", "-c:a", "pcm_f32le"]
-    done = subprocess.run([*command, "-rf64", "auto", "-y", str(destination)], capture_output=True)
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", str(path), "-map", f"0:a:{track - 1}"]
+    command += ["-c:a", "pcm_f32le", *options, "-rf64", "auto", "-y", str(destination)]
+    done = subprocess.run(command, capture_output=True)
+    if b"matches no streams" in done.stderr and track != 1:
+        raise InputError(f"{path} has no audio track {track}; choose an earlier one.")
     if done.returncode or not destination.exists():
         raise InputError(
             f"{path} is damaged, or not audio that soundfile or ffmpeg reads; convert it to wav."

@@ -10,8 +10,9 @@ import warnings
 MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 # Of torch, which has one type for all errors: words of the message, and the remedy.
 OF_TORCH = {
-    "out of memory": "the memory of the device is used up; close other programs or take a smaller batch.",
-    "not enough memory": "the memory is used up; close other programs or take a smaller batch.",
+    "out of memory": "the memory of the device is used up; close other programs or choose a smaller batch.",
+    "not enough memory": "the memory is used up; close other programs or choose a smaller batch.",
+    "process pool was terminated": "a process died, mostly for want of memory; choose fewer of them.",
     "DataLoader worker": "a process that reads the data died, mostly for want of memory; run the command "
     "again with fewer dataloader_num_workers.",
 }

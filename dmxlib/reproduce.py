@@ -159,8 +159,10 @@ def alone(folder, main: bool = True, wait: bool = False) -> Iterator[None]:
             ) from error
         except OSError:  # a file system without locks
             pass
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(folder)
     finally:
-        with contextlib.suppress(OSError):  # where nothing was written there
-            os.rmdir(folder)
         os.close(descriptor)

@@ -6,14 +6,18 @@ torch and the model are imported when they are needed: --help and a wrong flag a
 import argparse
 import contextlib
 import json
+import multiprocessing
+import os
+import signal
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
 from dmxlib import audio, weights
-from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.errors import InputError, exit_on_input_error, sentence
 
 DEFAULT_MODEL = "ldm-dmx-guided-mini"
 BLOCK_SECONDS = 10  # what is read at once: memory stays flat however long the song is
@@ -34,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-o", "--out", default="separated", metavar="DIR", help="folder to write to")
     parser.add_argument(
-        "-d", "--device", default=None, help="cpu or cuda; by default cuda where there is one"
+        "-d", "--device", default=None, help="cpu, cuda or mps; by default cuda where there is one"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--flac", action="store_true", help="write flac, smaller than wav and as exact")
@@ -67,6 +71,17 @@ def make_parser() -> argparse.ArgumentParser:
         help="wiener: filter the recording by the voice, by default where a model generates it; none: the "
         "voice itself",
     )
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="songs that are separated at once, each by a process",
+    )
+    parser.add_argument(
+        "--track", type=int, default=1, metavar="N", help="which of a video's audio tracks, from 1"
+    )
     parser.add_argument("--list-models", action="store_true", help="print the models that ship, and stop")
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is done with each song")
     return parser
@@ -82,22 +97,74 @@ def main(argv=None) -> None:
         return
     if not options.tracks:
         parser.error("name at least one song")
-    system = load_system(options.name, options.device)
-    failed, written = False, set()
+    if options.jobs < 1:
+        raise InputError(f"--jobs is {options.jobs}; choose 1 or more.")
+    if options.track < 1:
+        raise InputError(f"--track is {options.track}; choose 1 or more.")
+    begin(options)
+    failed, plan, taken = False, [], set()
     for track in expand(options.tracks):
         try:
             paths = output_paths(track, options)
-            if written & set(paths):
-                raise InputError(f"{paths[0]} was just written for a song of the same name; use --filename.")
-            with told_warnings(track):
-                separate_file(system, track, paths, options)
-            written |= set(paths)
-            print(*paths, sep="\n")
+            if taken & set(paths):
+                raise InputError(f"{paths[0]} is of another song of the same name; use --filename.")
+            taken |= set(paths)
+            plan.append((track, paths, options))
         except InputError as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)
+    with separating(options) as separated:
+        for (_, paths, _), told in zip(plan, separated(separate_song, plan), strict=True):
+            if told:
+                failed = True
+                print(f"error: {told}", file=sys.stderr)
+            else:
+                print(*paths, sep="\n", flush=True)
     if failed:
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def separating(options):
+    """A function like `map`, which shares the songs out to --jobs processes."""
+    if options.jobs == 1:
+        yield map
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, spawn, begin, [options]) as pool:
+        try:
+            yield pool.map
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def begin(options) -> None:
+    """Load the model that this process separates with."""
+    global _system
+    if multiprocessing.parent_process():
+        import torch
+
+        torch.set_num_threads(max(1, os.cpu_count() // options.jobs))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # but while it separates
+    _system = load_system(options.name, options.device)
+
+
+def separate_song(song) -> str | None:
+    """Separate one (track, paths, options) with this process's model; what to tell the user where that cannot
+    be done."""
+    track, paths, options = song
+    if multiprocessing.parent_process():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with told_warnings(track):
+            separate_file(_system, track, paths, options)
+    except Exception as error:
+        if told := sentence(error):
+            return told
+        raise
+    finally:
+        if multiprocessing.parent_process():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -174,7 +241,7 @@ def separate_file(system, track: Path, paths, options) -> None:
     import torch
 
     subtype = "PCM_24" if options.int24 else "FLOAT" if options.float32 else None
-    with audio.open_audio(track) as file, contextlib.ExitStack() as stack:
+    with audio.open_audio(track, options.track) as file, contextlib.ExitStack() as stack:
         rate = file.samplerate
         frames = _excerpt(file, options)
         separated = system.stream(
@@ -188,7 +255,9 @@ def separate_file(system, track: Path, paths, options) -> None:
         if options.verbose:
             print(f"{track}: {frames / rate:.1f} s at {rate} Hz", file=sys.stderr)
         outputs = [stack.enter_context(audio.open_for_writing(path, rate, subtype, frames)) for path in paths]
-        bar = stack.enter_context(tqdm(total=round(frames / rate), desc=track.name, unit="s"))
+        bar = stack.enter_context(
+            tqdm(total=round(frames / rate), desc=track.name, unit="s", disable=options.jobs > 1)
+        )
         for mixture, voice in separated:
             voice = audio.quantize(voice, outputs[0].subtype)  # so that the two files add up to the mixture
             audio.write_block(outputs[0], voice)

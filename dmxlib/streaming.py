@@ -107,11 +107,22 @@ class Separator:
         while batch := list(islice(mixtures, batch_size)):
             waves = [audio.to_model(chunk, rate, self.sampling_rate, self.channels) for chunk in batch]
             waves = np.stack([audio.fit(wave, self.chunk_samples) for wave in waves])
-            waves = (
-                self.generate(torch.from_numpy(waves).to(self.device), steps, generator).float().cpu().numpy()
-            )
+            waves = self.generate_within_memory(torch.from_numpy(waves), steps, generator).numpy()
             for mixture, vocals in zip(batch, waves, strict=True):
                 vocals = audio.from_model(vocals, self.sampling_rate, rate, mixture.shape[1])
                 if refine:
                     vocals = wiener(mixture, vocals, rate, self.sampling_rate / 2)
                 yield np.concatenate([mixture, vocals])
+
+    def generate_within_memory(self, mixture, steps, generator) -> torch.Tensor:
+        """`generate` on the device, in float32 back from it; of half as many chunks at once where its memory
+        does not hold them all, with the same noise."""
+        state = generator.get_state() if generator else torch.get_rng_state()
+        try:
+            return self.generate(mixture.to(self.device), steps, generator).float().cpu()
+        except RuntimeError as error:  # of a GPU, or torch's allocator's on a processor
+            if "memory" not in str(error) or len(mixture) == 1:
+                raise
+        (generator or torch.default_generator).set_state(state)
+        halves = mixture.split((len(mixture) + 1) // 2)
+        return torch.cat([self.generate_within_memory(half, steps, generator) for half in halves])

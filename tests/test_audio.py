@@ -117,6 +117,81 @@ def test_mono_is_doubled_and_of_more_channels_two_are_taken(tmp_path, song):
         assert np.array_equal(audio.read(tmp_path / "surround.wav")[0], song)
 
 
+def made(folder, song, name, *options):
+    """The song as ffmpeg writes it."""
+    sf.write(folder / "original.wav", song.T, RATE, subtype="FLOAT")
+    ffmpeg("-i", folder / "original.wav", *options, folder / name)
+    return folder / name
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("ending, options", [("wav", {"format": "WAVEX"}), ("flac", {})])
+def test_surround_is_mixed_down_as_ffmpeg_does(tmp_path, song, ending, options):
+    """The singer of a film is in the centre, the third channel of six."""
+    silence = np.zeros_like(song[:1])
+    surround = np.concatenate([0.1 * song, song[:1], silence, silence, silence])
+    sf.write(tmp_path / f"film.{ending}", surround.T, RATE, subtype="PCM_16", **options)
+    with pytest.warns(UserWarning, match="5.1.* mixed down to two"):
+        wave, _ = audio.read(tmp_path / f"film.{ending}")
+    centre = 0.5**0.5 * surround[2]
+    assert np.allclose(wave, (surround[:2] + centre) / (1 + 2 * 0.5**0.5), atol=1e-4)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("song.mp3", []),
+        ("song.mp3", ["-write_xing", "0"]),
+        ("song.m4a", []),
+        ("song.ogg", []),
+        ("song.opus", []),
+    ],
+)
+def test_lossy_audio_is_aligned_with_the_original(tmp_path, rng, name, options):
+    """Neither the encoder's delay nor, without a tag of the length, a frame is missing or too many."""
+    noise = 0.1 * rng.standard_normal((2, RATE)).astype(np.float32)
+    noise = audio.resample(audio.resample(noise, RATE, 16_000), 16_000, RATE)  # what the coders keep
+    wave, _ = audio.read(made(tmp_path, noise, name, "-b:a", "192k", *options))
+    delay = 1105 if options else 0  # nothing says how long it is: a player plays it too
+    wave = wave[:, delay:]
+    assert 0 <= wave.shape[1] - RATE < 2400
+    assert signal_to_noise(wave[:, 2000 : RATE - 2000], noise[:, 2000 : RATE - 2000]) > 10
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("form", ["flac", "wav"])
+def test_stream_whose_header_was_written_before_its_end(tmp_path, song, form):
+    sf.write(tmp_path / "song.wav", song.T, RATE)
+    command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "song.wav"), "-f", form, "-"]
+    (tmp_path / f"stream.{form}").write_bytes(subprocess.run(command, capture_output=True).stdout)
+    wave, _ = audio.read(tmp_path / f"stream.{form}")
+    assert wave.shape == song.shape and signal_to_noise(wave, song) > 80
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    "options", [["-c:a", "pcm_f64le"], ["-c:a", "pcm_s32le"], ["-rf64", "always"]], ids=str
+)
+def test_wide_samples_and_rf64(tmp_path, song, options):
+    wave, _ = audio.read(made(tmp_path, song, "song.wav", *options))
+    assert wave.shape == song.shape and signal_to_noise(wave, song) > 80
+
+
+@needs_ffmpeg
+def test_audio_tracks_of_a_video(tmp_path, song):
+    for name, wave in (("first", song), ("second", song[::-1])):
+        sf.write(tmp_path / f"{name}.wav", wave.T, RATE)
+    picture = ["-f", "lavfi", "-i", "color=size=64x64:duration=0.5"]
+    inputs = ["-i", tmp_path / "first.wav", "-i", tmp_path / "second.wav"]
+    ffmpeg(*picture, *inputs, "-map", "0", "-map", "1", "-map", "2", "-c:a", "flac", tmp_path / "video.mkv")
+    for track, wave in ((1, song), (2, song[::-1])):
+        with audio.open_audio(tmp_path / "video.mkv", track) as file:
+            assert signal_to_noise(next(audio.read_blocks(file, RATE)), wave) > 60
+    with fails_on(tmp_path / "video.mkv", "no audio track 3"), audio.open_audio(tmp_path / "video.mkv", 3):
+        pass
+
+
 def test_match_channels(song):
     assert audio.match_channels(song, 2) is song
     assert np.allclose(audio.match_channels(song, 1), (song[:1] + song[1:]) / 2)

@@ -14,9 +14,11 @@ import pytest
 import soundfile as sf
 import torch
 from conftest import make_codec, make_pipeline
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmxlib import audio, baselines, pipeline, separate, weights
-from dmxlib.ensemble import FILE
+from dmxlib.ensemble import FILE, load_separator
+from dmxlib.errors import sentence
 
 ROOT = Path(__file__).parents[1]
 BSRNN = baselines.load("bsrnn")
@@ -202,6 +204,69 @@ def test_songs_of_one_name_do_not_overwrite_each_other(run, track, tmp_path):
     assert sf.info(tmp_path / "out" / "tiny" / "song" / "vocals.wav").frames == FRAMES
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_songs_side_by_side(run, track, tmp_path, jobs):
+    for name in "ab":
+        audio.write(tmp_path / f"{name}.wav", song(5000), RATE)
+    (tmp_path / "broken.wav").write_text("no audio")
+    songs = [tmp_path / f"{name}.wav" for name in ("a", "broken", "b")]
+    code, stdout, stderr = run(*songs, "-j", jobs)
+    assert code == 1 and [line for line in stderr.splitlines() if "error" in line] == [
+        f"error: {songs[1]} is damaged, or not audio that soundfile or ffmpeg reads; convert it to wav."
+    ]
+    out = tmp_path / "out" / "tiny"
+    written = [str(out / name / f"{stem}.wav") for name in "ab" for stem in ("vocals", "no_vocals")]
+    assert stdout.splitlines() == written and len(files(out)) == 4
+
+
+def test_a_smaller_batch_where_memory_is_short(tiny_pipeline, monkeypatch):
+    """Then one sentence; and the noise is what it would have been."""
+    waves, settings = song(5 * RATE), dict(refine="wiener", batch_size=4)
+
+    def separated():
+        return tiny_pipeline(waves, RATE, generator=torch.Generator().manual_seed(1), **settings).vocals
+
+    expected, generate, sizes, most = separated(), tiny_pipeline.generate, [], 1
+
+    def of_a_small_gpu(mixture, *rest):
+        sizes.append(len(mixture))
+        if len(mixture) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return generate(mixture, *rest)
+
+    monkeypatch.setattr(tiny_pipeline, "generate", of_a_small_gpu)
+    assert np.allclose(separated(), expected, atol=1e-6) and {4, 2, 1} <= {*sizes}
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        separated()
+    assert sentence(caught.value) == (
+        "the memory of the device is used up; close other programs or choose a smaller batch."
+    )
+
+
+class NoDoubles(TorchDispatchMode):
+    """Lets no tensor of float64 come about: a Mac's GPU has none."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            assert not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float64, function
+        return result
+
+
+@pytest.mark.parametrize("name", ["ldm-dmx-mini", "bsrnn-mini", "hdemucs-mini", "msdm-mini", "instglow-mini"])
+def test_no_system_needs_what_a_macs_gpu_lacks(name, monkeypatch):
+    monkeypatch.setattr("dmxlib.codec.fast.forward", lambda seanet, x: seanet(x))  # a processor's alone
+    system = load_separator(name)
+    tensors = [*system.state_dict().values()] if isinstance(system, torch.nn.Module) else []
+    assert all(tensor.dtype != torch.float64 for tensor in tensors)
+    mixture = torch.randn(
+        1, system.channels, system.chunk_samples, generator=torch.Generator().manual_seed(0)
+    )
+    with NoDoubles():
+        system.generate(mixture, 1, torch.Generator().manual_seed(0))
+
+
 def test_models_are_listed_by_what_their_folders_say(run, monkeypatch, tmp_path):
     for name, told in {
         "a": {"title": "System A", "si_sdr": 1.26, "speed": 30.2},
@@ -351,10 +416,10 @@ def test_steps_out_of_range_are_told(run, track, steps):
 # -- as a user runs it --------------------------------------------------------------------------------------
 
 
-def python(*arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def python(*arguments, cwd, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def test_the_command(track, model_folder, tmp_path):
@@ -364,6 +429,16 @@ def test_the_command(track, model_folder, tmp_path):
     assert f"error: {tmp_path / 'none.wav'}" in done.stderr
     assert done.stdout.split() == [f"separated/tiny/song/{stem}.wav" for stem in ("vocals", "no_vocals")]
     assert files(tmp_path / "separated") == ["tiny/song/no_vocals.wav", "tiny/song/vocals.wav"]
+
+
+def test_a_name_that_the_terminal_cannot_print(model_folder, tmp_path):
+    audio.write(tmp_path / "ünï.wav", song(), RATE)
+    environment = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    arguments = ["-m", "dmxlib.separate", "ünï.wav", "-n", model_folder, "--steps", 1]
+    done = python(*arguments, cwd=tmp_path, **environment)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[0] == r"separated/tiny/\udcc3\udcbcn\udcc3\udcaf/vocals.wav"
+    assert (tmp_path / "separated" / "tiny" / "ünï" / "no_vocals.wav").exists()
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shutil
 import subprocess
 import tempfile
@@ -42,15 +43,12 @@ def open_audio(path, track: int = 1) -> Iterator[sf.SoundFile]:
 
         def decode(*options):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            decoded = stack.enter_context(
-                sf.SoundFile(_decode(path, Path(folder) / "decoded.wav", track, options))
-            )
-            decoded._name = str(path)  # what errors about its samples name
-            return decoded
+            decoded = _decode(path, Path(folder) / "decoded.wav", track, options)
+            return stack.enter_context(_soundfile(decoded, path))
 
         file = None
         with contextlib.suppress(sf.LibsndfileError):
-            file = stack.enter_context(sf.SoundFile(path))
+            file = stack.enter_context(_soundfile(path, path))
         if file is None or track != 1 or not _says_its_length(file, path):
             file = decode()
         if file.channels > 2 and (layout := _layout(path, track)):
@@ -60,6 +58,13 @@ def open_audio(path, track: int = 1) -> Iterator[sf.SoundFile]:
         if file.frames == 0:
             raise InputError(f"{path} holds no audio frames; export or download it again.")
         yield file
+
+
+def _soundfile(path: Path, name: Path, *settings) -> sf.SoundFile:
+    """soundfile's own, whatever letters the locale knows; errors about its samples name the file `name`."""
+    file = sf.SoundFile(os.fsencode(path), *settings)
+    file._name = str(name)
+    return file
 
 
 def _says_its_length(file: sf.SoundFile, path: Path) -> bool:
@@ -191,7 +196,7 @@ def open_for_writing(path, rate: int, subtype: str | None = None, frames: int = 
     try:
         with whole(path, 2 * frames * BITS.get(subtype or "PCM_16", 32) / 8) as part:
             try:
-                file = sf.SoundFile(part, "w", rate, 2, subtype)
+                file = _soundfile(part, path, "w", rate, 2, subtype)
             except (ValueError, TypeError) as error:
                 raise InputError(f"{path} cannot be written ({error}); choose another format.") from error
             with file:

@@ -1,7 +1,6 @@
 """What makes a result repeatable: generators that follow from integers, its facts, files written whole."""
 
 import contextlib
-import fcntl
 import os
 import platform
 import shlex
@@ -17,6 +16,11 @@ import numpy as np
 import torch
 
 from dmxlib.errors import InputError, unwritable
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody is refused
+    fcntl = None
 
 
 def seeded_generator(*key: int, device="cpu") -> torch.Generator:
@@ -144,7 +148,7 @@ def alone(folder, main: bool = True, wait: bool = False) -> Iterator[None]:
 
     Raises InputError where another process has it.
     """
-    if not main:
+    if not main or fcntl is None:
         yield
         return
     with _refusals(folder, None):

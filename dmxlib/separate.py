@@ -132,8 +132,17 @@ def separating(options):
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, spawn, begin, [options]) as pool:
+
+        def separated(function, songs):
+            handler = signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # the new processes heed it in a song alone
+            results = pool.map(function, songs)
+            signal.signal(signal.SIGINT, handler)
+            return results
+
         try:
-            yield pool.map
+            yield separated
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -145,7 +154,6 @@ def begin(options) -> None:
         import torch
 
         torch.set_num_threads(max(1, os.cpu_count() // options.jobs))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # but while it separates
     _system = load_system(options.name, options.device)
 
 

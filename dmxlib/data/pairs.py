@@ -104,8 +104,7 @@ class VocalPairs(torch.utils.data.Dataset):
 
     def _draw(self, sets, generator):
         for _ in range(100):
-            # nothing random for the set where there is one only
-            track = choice(sets[0] if len(sets) == 1 else choice(sets, generator), generator)
+            track = self._choose(sets, generator)
             try:
                 return track, self._excerpt(track, generator)
             except InputError as error:
@@ -114,6 +113,10 @@ class VocalPairs(torch.utils.data.Dataset):
                 self.named[self.numbers[track]] = True
                 warnings.warn(f"{unread} What cannot be read of it is left out.", stacklevel=2)
         raise unread
+
+    def _choose(self, sets, generator):
+        # nothing random for the set where there is one only
+        return choice(sets[0] if len(sets) == 1 else choice(sets, generator), generator)
 
     def _excerpt(self, track, generator):
         # a raised pitch shortens the excerpt

@@ -54,7 +54,11 @@ def main(argv=None) -> None:
 
     command = commands.add_parser("serve", help="show the test in browsers and keep what listeners send")
     command.add_argument("folder", metavar="OUT", help="what `make` made")
-    command.add_argument("--host", default="127.0.0.1", help="default: %(default)s, this machine alone")
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="default: %(default)s, this machine alone; others need the token in the address that is printed",
+    )
     command.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes any free one")
     command.set_defaults(run=run_serve)
 

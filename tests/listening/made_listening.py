@@ -4,7 +4,9 @@ import contextlib
 import csv
 import itertools
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -99,14 +101,36 @@ def write_lms(path, lines, header=("session_test_id", "participant_id")):
         csv.writer(file).writerows([[*header, *results.WEBMUSHRA_COLUMNS], *lines])
 
 
+def killed_at(write, function):
+    """Whether a process that calls the function is killed at its n-th write; it may end before."""
+    child = os.fork()
+    if child == 0:
+        left = itertools.count(write, -1)
+
+        def hook(event, arguments):
+            writes = event in ("os.mkdir", "os.rename") or event == "open" and "w" in str(arguments[1])
+            if writes and next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        try:
+            function()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
 class Server:
     """`python -m dmxlib.listening serve` on a free port, as a process of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, host="127.0.0.1"):
         arguments = [sys.executable, "-m", "dmxlib.listening", "serve", str(folder), "--port", "0"]
+        arguments += ["--host", host]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
         self.process = subprocess.Popen(arguments, **pipes)
-        self.url = re.search(r"http://[\d.]+:\d+", self.process.stdout.readline())[0]
+        self.url, self.token = re.search(
+            r"(http://[\d.]+:\d+)(\S*),", self.process.stdout.readline()
+        ).groups()
 
     def get(self, path, **headers):
         return urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=30)

@@ -2,16 +2,13 @@
 
 import itertools
 import json
-import os
 import re
-import signal
-import sys
 
 import numpy as np
 import pytest
 import soundfile as sf
 import yaml
-from made_listening import BANDS, RATE, loud, separate_all
+from made_listening import BANDS, RATE, killed_at, loud, separate_all
 from scipy.signal import correlate
 
 from dmxlib import audio, metrics
@@ -195,25 +192,6 @@ def test_listening_make_refuses(songs, tmp_path, spoil, options, sentence):
     with pytest.raises(InputError, match=sentence):
         make.make(**paths, **{"systems": list(BANDS), "recordings": 2, "seconds": 2.0, **given})
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def killed_at(write, function):
-    """Whether a process that calls the function is killed at its n-th write; it may end before."""
-    child = os.fork()
-    if child == 0:
-        left = itertools.count(write, -1)
-
-        def hook(event, arguments):
-            writes = event in ("os.mkdir", "os.rename") or event == "open" and "w" in str(arguments[1])
-            if writes and next(left) == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        try:
-            function()
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def test_listening_make_killed_at_any_write_is_made_anew(songs, tmp_path):

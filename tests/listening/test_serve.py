@@ -1,7 +1,9 @@
 """The server takes what it expects and nothing else, and loses nothing; the page in a real browser."""
 
+import contextlib
 import json
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -9,10 +11,12 @@ import subprocess
 import sys
 import time
 import urllib.error
+from pathlib import Path
 
 import browser
+import numpy as np
 import pytest
-from made_listening import DOCTORED, submission
+from made_listening import DOCTORED, Server, killed_at, submission
 
 from dmxlib.listening import __main__ as command
 from dmxlib.listening import make, results
@@ -72,6 +76,133 @@ def test_listening_server_says_where_its_port_is_taken(package):
         port = str(taken.getsockname()[1])
         with pytest.raises(SystemExit, match=f"^error: 127.0.0.1:{port} cannot be had"):
             command.main(["serve", str(package), "--port", port])
+
+
+def test_listening_server_asks_other_machines_for_a_token(package, key):
+    started = Server(package, "0.0.0.0")
+    try:
+        for path in ("/", "/test.json", "/?token=", "/?token=wrong", "/?token=%C3%BC"):
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                started.get(path)
+        assert started.post(submission(key))[0] == 403
+        with started.get("/" + started.token[1:]) as answer:
+            cookie = answer.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+        assert b"listening" in started.get("/test.json", Cookie=cookie.partition(";")[0]).read()
+    finally:
+        started.process.kill()
+        started.process.communicate()
+
+
+def test_listening_page_may_load_nothing_from_elsewhere(server):
+    with server.get("/") as answer:
+        policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'") and "frame-ancestors 'none'" in policy
+
+
+def raw(server, request, seconds=0.3):
+    """What the server answers to these bytes, as far as it comes in time."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 5) as connection:
+        connection.settimeout(seconds)
+        with contextlib.suppress(OSError):
+            connection.sendall(request)
+            while part := connection.recv(2**16):
+                answer += part
+    return answer
+
+
+def resident(process):
+    """Megabytes."""
+    return int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def requests(generator, key):
+    """Requests without an end: paths out of the folder, wrong lengths, bodies that never end, noise."""
+    parts = [
+        "..",
+        "%2e%2e",
+        "%2E%2e",
+        "..%2f",
+        "%5c..",
+        "\\\\",
+        "//",
+        "%00",
+        "%",
+        "~root",
+        "key.json",
+        "results",
+    ]
+    body = json.dumps(submission(key, 5)).encode()
+    while True:
+        path = "/" + "/".join(generator.choice(parts, generator.integers(1, 6)))
+        path += str(generator.choice(["", "/key.json", "?token=%ff", "/etc/passwd", "a" * 70_000]))
+        method = generator.choice(["GET", "HEAD", "POST", "PUT", "DELETE", "\x00", "GET" * 100])
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        json_head = "POST /results HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        noise = generator.bytes(200)
+        yield generator.choice(
+            np.array(
+                [
+                    f"{head}\r\n".encode(),
+                    f"{head}Range: bytes={generator.integers(-9, 9)}-{'9' * 30}\r\n\r\n".encode(),
+                    f"{json_head}Content-Length: {generator.choice([-1, 10**15, 5, 0])}\r\n\r\n".encode()
+                    + body,
+                    f"{json_head}Transfer-Encoding: chunked\r\n\r\n".encode() + b"ffff\r\n" + body,
+                    f"{json_head}Content-Length: {len(noise)}\r\n\r\n".encode() + noise,
+                    f"GET / HTTP/1.1\r\nX: {'y' * 100_000}\r\n\r\n".encode(),
+                    noise,
+                ],
+                object,
+            )
+        )
+
+
+def test_listening_server_fuzzed(server, package, key, rng):
+    """Nothing outside its folder is shown, nothing is saved, and its memory does not grow."""
+    secret = (package / "key.json").read_bytes()[:40]
+    kinds = requests(rng, key)
+    for count in (100, 200):
+        for _ in range(count):
+            answer = raw(server, next(kinds), 0.05)
+            assert secret not in answer and b"root:" not in answer
+            assert not answer.startswith(b"HTTP/1.1 5"), answer[:300]
+        if count == 100:
+            before = resident(server.process)
+    assert resident(server.process) - before < 10
+    assert not list((package / "results").glob("*")) and server.get("/").status == 200
+    assert {path.name for path in package.iterdir()} <= {
+        "page",
+        "webmushra",
+        "key.json",
+        "README.md",
+        "results",
+    }
+
+
+def test_listening_server_answers_beside_slow_connections(server, key):
+    """400 that send one byte and then nothing."""
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    before = resident(server.process)
+    with contextlib.ExitStack() as stack:
+        for _ in range(400):
+            stack.enter_context(socket.create_connection(address, 5)).sendall(b"P")
+        assert server.get("/").status == 200 and server.post(submission(key))[0] == 200
+        assert resident(server.process) - before < 30
+
+
+def test_listening_ratings_survive_a_kill_at_any_write(key, tmp_path):
+    document, write = submission(key), 0
+
+    def save():
+        results.save(document, tmp_path / "results")
+
+    while killed_at(write, save):
+        left = [*(tmp_path / "results").glob("*.json")]
+        assert not left or json.loads(left[0].read_text()) == document
+        write += 1
+    assert write > 1 and results.save(document, tmp_path / "results")
+    assert results.read_results(tmp_path / "results", key)[0].listener.nunique() == 1
 
 
 # -- the page, in a real browser -----------------------------------------------------------------------------

@@ -58,7 +58,9 @@ class Scores:
         new = pd.DataFrame(rows, columns=COLUMNS)
         old = read_rows(self.rows)
         with whole(self.runs) as runs_part, whole(self.rows) as rows_part:  # the latter is named first
-            (pd.concat([old, new]) if len(old) else new).to_csv(rows_part, index=False)
+            # two processes may have scored one system
+            table = (pd.concat([old, new]) if len(old) else new).drop_duplicates([*COLUMNS[:4]])
+            table.to_csv(rows_part, index=False)
             runs_part.write_text(json.dumps(runs, indent=2) + "\n")
         self.scored |= set(zip(new.system, new.track, strict=True))
 

@@ -23,8 +23,8 @@ LOADING_ERRORS = (OSError, RuntimeError, ValueError, EOFError, pickle.Unpickling
 
 
 def save(folder: Path, counts: dict, module, averages: list, optimizer, keep: int) -> None:
-    """Write checkpoint-<step> of a run's folder, whole or not at all; keep the newest few, and the one with the
-    lowest validation loss.
+    """Write checkpoint-<step> of a run's folder, whole or not at all; keep the newest few, and the one with
+    the lowest validation loss.
 
     Args:
         counts: {"step", "skipped"} and, where it was validated, {"validation_loss"}: the marker's content.
@@ -85,8 +85,9 @@ def _fitted(saved: dict, module, optimizer) -> dict:
 
 def tidy(folder: Path) -> None:
     """Remove what a kill left half written; the folder has to be one process's own."""
-    for part in folder.glob(".checkpoint-*.part*"):
-        shutil.rmtree(part)
+    for pattern in (".checkpoint-*.part*", "checkpoint-*.part"):  # the latter of earlier versions
+        for part in folder.glob(pattern):
+            shutil.rmtree(part)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

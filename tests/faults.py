@@ -504,9 +504,9 @@ def write(rows: list) -> None:
     counts = [sum(row[0] == kind for row in rows) for kind in ("bad input", "fault")]
     short = sum(bool(row[6]) for row in rows)
     text += (
-        f"{counts[0]} bad inputs and {counts[1]} faults were tried, {short} fell short. A bad input has to be\n"
-        "told in one sentence, with exit code 1 and no file more or less; after a fault nothing is half\n"
-        "written. Made by `python tests/faults.py`; the lines name files of the folder that each was tried in.\n"
+        f"{counts[0]} bad inputs and {counts[1]} faults were tried, {short} fell short. A bad input has to\n"
+        "be told in one sentence, with exit code 1 and no file more or less; after a fault nothing is half\n"
+        "written. Made by `python tests/faults.py`; files are those of the folder that each was tried in.\n"
     )
     for kind, title in (("bad input", "Bad inputs"), ("fault", "Faults")):
         text += f"\n## {title}\n\n| command | what | the line that came | code | files | |\n"

@@ -419,7 +419,7 @@ def test_steps_out_of_range_are_told(run, track, steps):
 def python(*arguments, cwd, **environment):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=900)
 
 
 def test_the_command(track, model_folder, tmp_path):

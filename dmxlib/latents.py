@@ -82,14 +82,14 @@ def build_cache(config: LatentConfig, quiet: bool = False) -> None:
 def _build(config, folder, state, quiet):
     codec = load_codec(config.codec)
     settings = {**asdict(config), "codec_checksum": checksum(codec)}
+    training, validation = pairs_of(config, codec)
     description = folder / "cache.json"
-    if description.exists() and json.loads(description.read_text()) != settings:
+    if description.exists() and read_settings(folder) != settings:
         raise InputError(
             f"{folder} holds a cache made with other settings; choose another output_dir or remove it."
         )
     with whole(description) as part:
         part.write_text(json.dumps(settings, indent=2))
-    training, validation = pairs_of(config, codec)
     jobs = [("valid", validation, range(len(validation)))] + [
         (f"{start:06d}", training, range(start, min(start + config.shard_size, len(training))))
         for start in range(0, len(training), config.shard_size)
@@ -104,6 +104,14 @@ def _build(config, folder, state, quiet):
             loader = DataLoader(Subset(pairs, indices), batch_size=4, num_workers=workers)
             items = [encode_batch(codec, batch) for batch in loader]
             _write_shard(path, {key: torch.cat([item[key] for item in items]) for key in items[0]})
+
+
+def read_settings(folder: Path) -> dict:
+    """What a cache is made of. Raises InputError where its cache.json is damaged."""
+    try:
+        return json.loads((folder / "cache.json").read_text())
+    except ValueError as error:
+        raise InputError(f"{folder}/cache.json is damaged; remove the folder and make it again.") from error
 
 
 def _write_shard(path, tensors):
@@ -128,7 +136,7 @@ class CachedPairs(torch.utils.data.Dataset):
         folder = Path(folder)
         if not (folder / "cache.json").is_file():
             raise InputError(f"{folder} holds no latent cache; make one with python -m dmxlib.latents.")
-        self.settings = json.loads((folder / "cache.json").read_text())
+        self.settings = read_settings(folder)
         self.condition = condition
         self.length = self.settings["validation_pairs" if validation else "pairs"]
         self.shard_size = self.length if validation else self.settings["shard_size"]

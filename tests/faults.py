@@ -213,7 +213,7 @@ INPUTS = [
     ("train", "an unknown key", "--config bad.yaml", text("bad.yaml", "colour: red")),
     ("train", "a number that is none", f"{TRAIN} --learning_rate=fast", None),
     ("train", "an unknown system", f"{TRAIN} --system=spleeter", None),
-    ("train", "no latent cache", f"{TRAIN} --latent_cache=none", None),
+    ("train", "no latent cache", f"{TRAIN} --latent_cache=nothing", None),
     ("train", "a batch larger than the data", f"{TRAIN} --train_batch_size=99", None),
     ("train", "nobody sings", TRAIN, silent_data),
     ("train", "a folder that holds a run", TRAIN, a_run),
@@ -255,13 +255,13 @@ def at_write(number: int, what: signal.Signals):
     """Sends this process a signal at its n-th write."""
 
     def install():
-        left = itertools.count(number, -1)
+        left, process = itertools.count(number, -1), os.getpid()
 
         def hook(event, arguments):
             mode = str(arguments[1]) if event == "open" else ""
             writes = event in ("os.mkdir", "os.rename") or any(letter in mode for letter in "wax")
-            if writes and next(left) == 0:
-                os.kill(os.getpid(), what)
+            if writes and os.getpid() == process and next(left) == 0:
+                os.kill(process, what)
 
         sys.addaudithook(hook)
 

@@ -149,3 +149,18 @@ def test_command_line(config, folder):
 def test_a_second_process_in_the_folder_is_refused(config, folder):
     with alone(folder), pytest.raises(InputError, match="written to by another process"):
         build_cache(config, quiet=True)
+
+
+def test_a_damaged_cache_is_told_and_one_of_unusable_settings_is_not_begun(config, tmp_path):
+    broken = replace(config, output_dir=str(tmp_path / "new"), augmentations=["reverb"])
+    with pytest.raises(InputError, match="unknown augmentation"):
+        build_cache(broken, quiet=True)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "cache.json").write_text("{")
+    for use in (
+        lambda folder: build_cache(replace(config, output_dir=folder)),
+        lambda folder: CachedPairs(folder, "mixture"),
+    ):
+        with pytest.raises(InputError, match="cache.json is damaged"):
+            use(str(tmp_path / "old"))

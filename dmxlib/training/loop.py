@@ -141,30 +141,30 @@ class Run:
     def loop(self):
         """Run optimiser steps until `max_train_steps`."""
         config = self.config
-        bar = tqdm(
+        with tqdm(
             total=config.max_train_steps,
             initial=self.step,
             desc=self.folder.name,
             unit="step",
             disable=not self.accelerator.is_main_process,
-        )
-        self.module.train()
-        if self.step == 0:
-            self.log(self.validation())
-        for _ in self.steps():
-            bar.update()
-            last = self.step == config.max_train_steps
-            validates = last or self.step % config.validation_steps == 0
-            saves = last or self.step % config.checkpointing_steps == 0 or self.stopping()
-            if validates or saves or self.step % config.logging_steps == 0:
-                loss, skipped = self.read()
-                bar.set_postfix(loss=f"{loss:.4f}", skipped=skipped)
-            figures = self.validation() if validates else {}
-            self.log(figures)
-            if saves:
-                self.save_checkpoint(skipped, figures)
-            if saves and not last and self.stopping():
-                self.leave()
+        ) as bar:  # what is told of an error begins a line of its own
+            self.module.train()
+            if self.step == 0:
+                self.log(self.validation())
+            for _ in self.steps():
+                bar.update()
+                last = self.step == config.max_train_steps
+                validates = last or self.step % config.validation_steps == 0
+                saves = last or self.step % config.checkpointing_steps == 0 or self.stopping()
+                if validates or saves or self.step % config.logging_steps == 0:
+                    loss, skipped = self.read()
+                    bar.set_postfix(loss=f"{loss:.4f}", skipped=skipped)
+                figures = self.validation() if validates else {}
+                self.log(figures)
+                if saves:
+                    self.save_checkpoint(skipped, figures)
+                if saves and not last and self.stopping():
+                    self.leave()
 
     def steps(self):
         """Take optimiser steps, and yield after each."""

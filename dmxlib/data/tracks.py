@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from dmxlib.config import setting
 from dmxlib.errors import InputError
 
 SPLITS = ("train", "valid", "test")
+PACK = "pack.json"  # in the folder of a data set that dmxlib.data.pack wrote
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,14 @@ class Track:
         return audio.read(path, self.first + start, count)[0]
 
 
+class PackedTrack(Track):
+    """A song of a pack: `mixture_path` is its accompaniment's file, and the mixture the sum of both."""
+
+    def mixture(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        """As a track's."""
+        return super().mixture(start, frames) + self.vocals(start, frames)
+
+
 def load_tracks(root, split: str) -> list[Track]:
     """The tracks of a prepared data set's split ("train", "test", ...), sorted by name.
 
@@ -87,8 +97,11 @@ def load_tracks(root, split: str) -> list[Track]:
     Raises InputError where there are none.
     """
     root = Path(root)
-    read_tracks = _musdb_tracks if split in SPLITS and is_musdb(root) else _folder_tracks
-    tracks = read_tracks(root, split)
+    if (root / PACK).is_file():
+        tracks = [track for track in _packed(root, split) if isinstance(track, PackedTrack)]
+    else:
+        read_tracks = _musdb_tracks if split in SPLITS and is_musdb(root) else _folder_tracks
+        tracks = read_tracks(root, split)
     if not tracks:
         raise InputError(
             f"{root} holds no tracks for '{split}'; expected {root}/{split}/<track>/mixture.wav and "
@@ -113,10 +126,30 @@ def folder_track(folder: Path) -> Track | None:
 
 def load_sources(root, split: str) -> list[Track]:
     """The voices alone and instrumental pieces of a split, which only remixing makes songs of; maybe none."""
+    if (Path(root) / PACK).is_file():
+        return [track for track in _packed(Path(root), split) if not isinstance(track, PackedTrack)]
     voices, music = (sorted((Path(root) / split / kind).glob("*.flac")) for kind in ("voices", "music"))
     return [Track(path.stem, path, path) for path in voices] + [
         Track(path.stem, path, None) for path in music
     ]
+
+
+def _packed(root: Path, split: str) -> list[Track]:
+    """All of a pack's split. Its files hold one track after the other; pack.json says what lies where."""
+    tracks = []
+    for row in json.loads((root / PACK).read_text()):
+        vocals, accompaniment = (row[stem] and root / row[stem] for stem in ("vocals", "accompaniment"))
+        kind = PackedTrack if vocals and accompaniment else Track
+        if row["split"] == split:
+            tracks.append(kind(row["name"], accompaniment or vocals, vocals, row["first"], row["last"]))
+    return tracks
+
+
+def has_valid(root: Path) -> bool:
+    """Whether a data set has valid songs of its own."""
+    if (root / PACK).is_file():
+        return bool(_packed(root, "valid"))
+    return (root / "valid").is_dir() or is_musdb(root)
 
 
 def is_musdb(root: Path) -> bool:
@@ -198,7 +231,7 @@ def _sung(track: Track) -> bool:
 def _training_and_validation(root: Path, seconds: float) -> tuple[list[Track], list[Track]]:
     sources = load_sources(root, "train")
     tracks = sources or load_tracks(root, "train")
-    if (root / "valid").is_dir() or is_musdb(root):
+    if has_valid(root):
         return tracks, load_tracks(root, "valid")
     return (sources, []) if sources else hold_out(tracks, seconds)
 

@@ -7,16 +7,8 @@ import torch
 
 from dmxlib import audio
 from dmxlib.config import setting
-from dmxlib.data.augment import (
-    AUGMENTATIONS,
-    CHANGES,
-    EXTRA,
-    PITCH_SEMITONES,
-    REMIXES,
-    VOICES,
-    one_band,
-    over,
-)
+from dmxlib.data import augment
+from dmxlib.data.augment import AUGMENTATIONS, EXTRA, PITCH_SEMITONES
 from dmxlib.data.tracks import SongsConfig, Track, training_tracks
 from dmxlib.errors import InputError
 from dmxlib.reproduce import choice, seeded_generator, uniform
@@ -44,6 +36,8 @@ class VocalPairs(torch.utils.data.Dataset):
     """
 
     SILENT_KEPT = 0.05
+    REMIXES, VOICES, CHANGES = augment.REMIXES, augment.VOICES, augment.CHANGES
+    over, one_band = staticmethod(augment.over), staticmethod(augment.one_band)
 
     def __init__(self, tracks, length, seconds, rate, channels, seed, augmentations=AUGMENTATIONS):
         known = (*AUGMENTATIONS, *EXTRA)
@@ -72,23 +66,26 @@ class VocalPairs(torch.utils.data.Dataset):
         rates = [track.rate]
 
         def another():
-            band, excerpt = self._draw(self.bands, generator)
+            band, _, excerpt = self._draw(self.bands, generator)
             rates.append(band.rate)
             return excerpt
 
         if not track.has_accompaniment:
-            pair = over(pair, another())
-        for name, remix in REMIXES.items():
+            pair = self.over(pair, another())
+        for name, remix in self.REMIXES.items():
             if name in self.augmentations:
                 pair = remix(pair, another, generator)
         if "one_band" in self.augmentations and min(rates) < min(max(rates), self.rate):
-            pair = one_band(pair, self.rate, min(rates))
-        for name, change in VOICES.items():
+            pair = self.one_band(pair, self.rate, min(rates))
+        for name, change in self.VOICES.items():
             if name in self.augmentations:
                 pair = change(pair[0], self.rate, generator), pair[1]
-        for name, change in CHANGES.items():
+        for name, change in self.CHANGES.items():
             if name in self.augmentations:
                 pair = change(pair, generator)
+        return self._item(pair)
+
+    def _item(self, pair):
         samples = round(self.seconds * self.rate)
         vocals, accompaniment = (
             audio.fit(audio.match_channels(source, self.channels), samples) for source in pair
@@ -97,8 +94,9 @@ class VocalPairs(torch.utils.data.Dataset):
 
     def _sung(self, generator):
         for _ in range(100):  # an almost silent data set still ends
-            track, pair = self._draw(self.singers, generator)
-            if audio.level_dbfs(pair[0]) > audio.SILENCE_DBFS or uniform(generator, 0, 1) < self.SILENT_KEPT:
+            track, place, pair = self._draw(self.singers, generator)
+            sung = self._level_dbfs(track, pair, *place) > audio.SILENCE_DBFS
+            if sung or uniform(generator, 0, 1) < self.SILENT_KEPT:
                 break
         return track, pair
 
@@ -106,7 +104,8 @@ class VocalPairs(torch.utils.data.Dataset):
         for _ in range(100):
             track = self._choose(sets, generator)
             try:
-                return track, self._excerpt(track, generator)
+                place = self._place(track, generator)
+                return track, place, self._read(track, *place)
             except InputError as error:
                 unread = error
             if not self.named[self.numbers[track]]:
@@ -118,11 +117,16 @@ class VocalPairs(torch.utils.data.Dataset):
         # nothing random for the set where there is one only
         return choice(sets[0] if len(sets) == 1 else choice(sets, generator), generator)
 
-    def _excerpt(self, track, generator):
+    def _place(self, track, generator):
         # a raised pitch shortens the excerpt
         margin = 2 ** (PITCH_SEMITONES / 12) if "pitch_shift" in self.augmentations else 1
         frames = round(self.seconds * margin * track.rate)
-        start = int(uniform(generator, 0, max(1, track.frames - frames)))
+        return int(uniform(generator, 0, max(1, track.frames - frames))), frames
+
+    def _level_dbfs(self, track, pair, start, frames):
+        return audio.level_dbfs(pair[0])
+
+    def _read(self, track, start, frames):
         vocals, mixture = track.vocals(start, frames), track.mixture(start, frames)
         sources = (vocals, mixture - vocals)
         return tuple(audio.resample(source, track.rate, self.rate) for source in sources)

@@ -24,6 +24,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dmxlib.config import setting, write_yaml
+from dmxlib.data import VocalPairs
+from dmxlib.data.on_device import DevicePairs
 from dmxlib.errors import InputError
 from dmxlib.reproduce import alone, facts, seeded_generator, whole
 from dmxlib.training import checkpoints
@@ -59,6 +61,9 @@ class TrainerConfig:
     use_ema: bool = setting(True, "validate and save the weights' exponential moving average")
     ema_decay: float = setting(0.999, "of that average, for each optimiser step; smaller in the first ones")
     dataloader_num_workers: int = setting(0, "processes that read and augment; 0: none but the training one")
+    data_on_device: bool = setting(
+        False, "all training waves on the device, and pairs drawn there; no workers"
+    )
     checkpointing_steps: int = setting(500, "optimiser steps from checkpoint to checkpoint")
     checkpoints_total_limit: int = setting(2, "newest checkpoints that are kept, beside the best one")
     validation_steps: int = setting(500, "optimiser steps from validation to validation")
@@ -95,6 +100,10 @@ def train(module: torch.nn.Module, dataset, config: TrainerConfig, accelerator: 
     Raises InputError where a checkpoint cannot be resumed, another process trains in the folder, or the loss
     stays non-finite.
     """
+    if config.data_on_device:
+        if not isinstance(dataset, VocalPairs):
+            raise InputError("data_on_device asks for waves; leave latent_cache out.")
+        dataset = DevicePairs(dataset, accelerator.device)
     run = Run(module, dataset, config, accelerator)
     with alone(run.folder, accelerator.is_main_process):
         run.resume()
@@ -112,14 +121,15 @@ class Run:
         self.step, self.stop = 0, False
         self.skipped = torch.zeros(2, device=accelerator.device)  # steps that were not finite: all, in a row
         self.unread = []  # figures of the steps since the log was written, which the device may still compute
+        workers = 0 if config.data_on_device else config.dataloader_num_workers
         loader = DataLoader(
             dataset,
             config.train_batch_size,
             shuffle=True,
             drop_last=True,
-            num_workers=config.dataloader_num_workers,
-            persistent_workers=config.dataloader_num_workers > 0,
-            pin_memory=accelerator.device.type == "cuda",
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=accelerator.device.type == "cuda" and not config.data_on_device,
             worker_init_fn=ignore_sigterm,
         )
         if len(loader) < accelerator.num_processes:

@@ -511,6 +511,19 @@ def test_a_compiled_unet_learns_the_same(flags, stage1, tmp_path, monkeypatch):
     assert all(torch.allclose(expected[key], model[key], atol=1e-5) for key in model)
 
 
+def test_pairs_are_drawn_on_the_device(flags, toy_root, tmp_path):
+    """Losses are those of the usual pairs, but for the half sample that excerpts may begin beside."""
+    settings = dict(latent_cache="none", data_root=toy_root, hold_out_seconds=2.0, validation_pairs=1)
+    settings |= dict(pairs=4, augmentations="[polarity, levels]", max_train_steps=2)
+    losses = []
+    for name in ("no", "yes"):
+        run(flags(tmp_path / name, data_on_device=name, **settings))
+        losses.append(list(log_of(tmp_path / name).values()))
+    assert losses[0] == pytest.approx(losses[1], rel=0.05) and losses[0] != losses[1]
+    with pytest.raises(SystemExit, match="^error: data_on_device asks for waves"):
+        run(flags(tmp_path / "cached", data_on_device="yes"))
+
+
 def test_kill_and_resume_is_the_unbroken_run(flags, tmp_path):
     settings = dict(max_train_steps=40, checkpointing_steps=3, validation_steps=1000)
     moments = random.Random(0)

@@ -30,6 +30,14 @@ ENCODEC = {  # EnCodec's two architectures, narrow
 }
 
 
+def pytest_collection_modifyitems(items):
+    """`pytest -m gpu` runs what compares a GPU with the processor, where there is one."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """The same sums on every machine, and no fight for cores with the DataLoader's workers."""

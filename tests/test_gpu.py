@@ -1,0 +1,112 @@
+"""A GPU computes what the processor computes: the same seed, outputs within 1e-3 of their largest sample."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_pipeline
+
+from dmxlib import baselines, data
+from dmxlib.data.augment import AUGMENTATIONS
+from dmxlib.data.on_device import DevicePairs
+from dmxlib.reproduce import seeded_generator
+from dmxlib.training import loop
+from dmxlib.training.decoded import decoded_loss
+from dmxlib.training.muon import Muon
+
+pytestmark = pytest.mark.gpu
+DEVICE, TOLERANCE = "cuda", 1e-3
+SMALL = {
+    "bsrnn": {"features": 8, "pairs_of_layers": 1, "hop": 512, "chunk_samples": 16_384},
+    "hdemucs": {"width": 4, "chunk_samples": 16_384},
+}
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch):
+    """fp32 is compared: cuDNN's convolutions are in tf32 otherwise."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def assert_same(expected, found):
+    """Two tensors or arrays, of the processor and of the GPU."""
+    expected, found = (torch.as_tensor(value).detach().cpu() for value in (expected, found))
+    assert (expected - found).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+@pytest.fixture
+def pipelines(tiny_codec):
+    """The same system on the processor and on the GPU."""
+    return make_pipeline(copy.deepcopy(tiny_codec)), make_pipeline(copy.deepcopy(tiny_codec)).to(DEVICE)
+
+
+def test_the_separator(pipelines, rng):
+    clip = rng.uniform(-0.1, 0.1, (2, 60_000)).astype(np.float32)
+    for refine in (None, "wiener"):
+        voices = [
+            pipeline(clip, 44_100, num_inference_steps=4, generator=seeded_generator(0), refine=refine).vocals
+            for pipeline in pipelines
+        ]
+        assert_same(*voices)
+
+
+def test_the_codec(pipelines):
+    wave = torch.randn(2, 1, 320 * 64, generator=torch.Generator().manual_seed(0)) / 10
+    latents = [pipeline.codec.encode(wave.to(pipeline.device)) for pipeline in pipelines]
+    assert_same(*latents)
+    waves = [pipeline.codec.decode(latents[0].to(pipeline.device)) for pipeline in pipelines]
+    assert_same(*waves)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_baseline(name, rng):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = baselines.load(name)(**SMALL[name]).eval()
+    clip = rng.uniform(-0.1, 0.1, (2, 30_000)).astype(np.float32)
+    voices = [model.to(device).separate(clip, 44_100, quiet=True) for device in ("cpu", DEVICE)]
+    assert_same(*voices)
+
+
+def test_the_decoded_loss():
+    waves = torch.randn(3, 2, 1, 24_000, generator=torch.Generator().manual_seed(0)) / 10
+    losses, gradients = [], []
+    for device in ("cpu", DEVICE):
+        estimate, vocals, mixture = waves.to(device)
+        estimate.requires_grad_()
+        losses.append(decoded_loss(estimate, vocals, mixture, 0.5))
+        losses[-1].backward()
+        gradients.append(estimate.grad)
+    assert_same(*losses)
+    assert_same(*gradients)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, Muon])
+def test_a_step_and_one_that_is_left_out(optimizer):
+    weights = []
+    for device in ("cpu", DEVICE):
+        generator = torch.Generator().manual_seed(0)
+        parameters = [
+            torch.nn.Parameter(torch.randn(shape, generator=generator).to(device)) for shape in ((4, 6), (5,))
+        ]
+        trained = optimizer(loop.parameter_groups(parameters, 0.1), 0.1, fused=True)
+        for broken in (0.0, 1.0, 0.0):
+            for parameter in parameters:
+                gradient = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = (gradient / (1 - broken)).to(device)
+            trained.found_inf = torch.tensor(broken, device=device)
+            trained.step()
+        weights.append(parameters)
+    for expected, found in zip(*weights, strict=True):
+        assert_same(expected, found)
+
+
+def test_pairs_on_the_device(toy_root):
+    tracks = data.load_tracks(toy_root, "train")
+    pairs = data.VocalPairs(tracks, 4, 0.5, 24_000, 1, 0, AUGMENTATIONS)
+    here, there = (DevicePairs(pairs, device) for device in ("cpu", DEVICE))
+    for index in range(len(pairs)):
+        for key, wave in here[index].items():
+            assert there[index][key].device.type == torch.device(DEVICE).type
+            assert_same(wave, there[index][key])

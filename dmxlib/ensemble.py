@@ -72,7 +72,13 @@ class Ensemble(Separator):
         return self
 
     def mix(self, vocals: np.ndarray, guide: np.ndarray) -> np.ndarray:
-        """Both systems' vocals, of one shape, weighted."""
+        """Both systems' vocals, (2, samples), weighted.
+
+        Of a separator that hears one channel the mid alone: what its mask lets through of the side is the
+        band's as much as the voice's.
+        """
+        if self.separator.channels == 1:
+            vocals = vocals.mean(axis=0, keepdims=True)
         return vocals + self.guide_share * (guide - vocals)
 
     def stream(self, blocks, sampling_rate, generator=None, refine=None, **settings):

@@ -5,6 +5,7 @@ operation on tensors of two devices raises as CUDA would. The device is torch's 
 asks for the driver even under FakeTensorMode, one on "lazy" runs in the processor's own thread.
 """
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,6 +76,9 @@ def gpu(monkeypatch):
     monkeypatch.setattr(FakeTensor, "__deepcopy__", copied, raising=False)
     monkeypatch.setattr(FakeTensor, "tolist", lambda tensor: [1.0] * len(tensor), raising=False)
     monkeypatch.setattr(FakeTensor, "unique", lambda tensor: [0], raising=False)
+    monkeypatch.setattr(
+        sys.modules["torch.optim.optimizer"], "_get_fused_kernels_supported_devices", lambda: ["lazy"]
+    )
     for module in (base, codec_training, separator):
         monkeypatch.setattr(module, "save_spectrograms", lambda *_: None)
     return FakeTensorMode(allow_non_fake_inputs=True)
@@ -108,19 +112,21 @@ def check(step, batch, tmp_path, optimizer="adamw"):
     run = object.__new__(loop.Run)
     run.config = loop.TrainerConfig(optimizer=optimizer)
     run.accelerator = SimpleNamespace(
-        clip_grad_norm_=torch.nn.utils.clip_grad_norm_, unwrap_model=lambda module: module
+        clip_grad_norm_=torch.nn.utils.clip_grad_norm_, unwrap_model=lambda module: module, scaler=None
     )
-    run.module, run.step, run.skipped = step, 0, 0
+    run.module, run.step, run.skipped, run.unread = step, 0, torch.zeros(2, device=DEVICE), []
     run.parameters = [parameter for parameter in step.parameters() if parameter.requires_grad]
-    run.optimizer = loop.OPTIMIZERS[optimizer](loop.parameter_groups(run.parameters, 0.01), 1e-3)
+    own = loop.OPTIMIZERS[optimizer](loop.parameter_groups(run.parameters, 0.01), 1e-3, fused=True)
+    run.optimizer = SimpleNamespace(optimizer=own)  # as Accelerate wraps it
     run.ema = EMAModel(run.parameters)
     with torch.enable_grad():
         loss = step.train()(batch, seeded_generator(0, device=DEVICE))
         loss.backward()
     gradients = [parameter.grad for parameter in run.parameters if parameter.grad is not None]
     assert {str(tensor.device) for tensor in (loss, *gradients)} == {DEVICE}
-    assert run.update(loss.detach())["skipped"] == 0
-    assert len(run.optimizer.state) == len(gradients)
+    run.update(loss.detach())
+    assert run.unread[0][1].device == torch.device(DEVICE), "what is logged waits on the device"
+    assert len(own.state) == len(gradients)
     with torch.no_grad(), run.averaged_weights() as module:
         figures = module.eval().validate(tmp_path / "picture.png")
     assert figures and all(isinstance(figure, float) for figure in figures.values())
@@ -178,7 +184,7 @@ def test_a_baseline(gpu, tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_no_step_waits_for_the_device(cuda, fresh_accelerate, monkeypatch, optimizer):
+def test_no_step_waits_for_the_device(gpu, fresh_accelerate, monkeypatch, optimizer):
     """What a number of a GPU is asked for is not known without waiting."""
 
     class Waiting(Exception):
@@ -192,14 +198,14 @@ def test_no_step_waits_for_the_device(cuda, fresh_accelerate, monkeypatch, optim
     config = loop.TrainerConfig(optimizer=optimizer)
     accelerator = loop.make_accelerator(config)
     accelerator.device_placement = False
-    with cuda:
+    with gpu:
         module = to_gpu(torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.Conv1d(4, 1, 3)))
         run = loop.Run(module, range(100), config, accelerator)
-        run.skipped = run.skipped.to("cuda")
+        run.skipped = run.skipped.to(DEVICE)
         for _ in range(2):
             for parameter in module.parameters():
                 parameter.grad = torch.randn_like(parameter)
-            run.update(torch.ones((), device="cuda"))
+            run.update(torch.ones((), device=DEVICE))
         with pytest.raises(Waiting):
             run.read()
 

@@ -5,6 +5,8 @@ import math
 import torch
 from diffusers import DDIMScheduler
 
+from dmxlib.errors import InputError
+
 NUM_TRAIN_TIMESTEPS = 1000  # of the scheduler's grid; the number of sampling steps must divide it
 
 
@@ -40,6 +42,12 @@ def make_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=True,
     )
+
+
+def check_steps(steps: int) -> None:
+    """Raise InputError for a number of sampling steps that does not divide the scheduler's 1000."""
+    if steps < 1 or NUM_TRAIN_TIMESTEPS % steps:
+        raise InputError(f"the number of steps is {steps}; choose 1, 2, 4, 5, 8, 10, 20 ...")
 
 
 def v_loss(

@@ -3,7 +3,8 @@
 `python -m dmxlib.latents --data_root data/toy --codec CODEC --output_dir data/latents/toy` writes shards of
 - "latents" (n, dimension + 1, F): what the U-Net learns to draw, the vocals' latents and their level;
 - "condition" (n, dimension, F): the mixture's latents, all that stage 1 reads;
-- "mixture" (n, channels, T): the mixture's samples as 16-bit integers, for stage 2.
+- "mixture" (n, channels, T): the mixture's samples as 16-bit integers, for stage 2;
+- "accompaniment", where the setting says so: as "latents", of what is not the vocals, for MSG-LD.
 `accelerate launch -m dmxlib.latents` shares the work out to processes.
 """
 
@@ -40,6 +41,7 @@ class LatentConfig(PairsConfig):
     output_dir: str = setting("data/latents/toy", "folder of the cache")
     shard_size: int = setting(64, "pairs in a file")
     chunk_frames: int = setting(512, "latent frames of an excerpt")
+    accompaniment: bool = setting(False, "encode the accompaniment as well, which MSG-LD learns")
     seed: int = setting(0, "of the pairs and their augmentations")
 
 
@@ -50,12 +52,14 @@ def pairs_of(config: PairsConfig, codec: Codec) -> tuple[VocalPairs, VocalPairs]
 
 
 @torch.no_grad()
-def encode_batch(codec: Codec, batch: dict) -> dict:
-    """{"vocals", "mixture"} waves (n, channels, T) -> {"latents", "condition", "mixture"}, which comes back
-    from the codec's device."""
+def encode_batch(codec: Codec, batch: dict, accompaniment: bool = False) -> dict:
+    """{"vocals", "mixture"} waves (n, channels, T) -> {"latents", "condition", "mixture"}, and
+    "accompaniment" where it is asked for; they come back from the codec's device."""
     vocals, mixture = (batch[key].to(codec.device) for key in ("vocals", "mixture"))
-    latents, condition = encode_pair(codec, vocals, mixture), codec.encode(mixture)
-    return {"latents": latents.cpu(), "condition": condition.cpu(), "mixture": batch["mixture"]}
+    encoded = {"latents": encode_pair(codec, vocals, mixture), "condition": codec.encode(mixture)}
+    if accompaniment:
+        encoded["accompaniment"] = encode_pair(codec, mixture - vocals, mixture)
+    return {key: latents.cpu() for key, latents in encoded.items()} | {"mixture": batch["mixture"]}
 
 
 def checksum(encoder: Conditioner) -> str:
@@ -102,14 +106,15 @@ def _build(config, folder, state, quiet):
         if not path.exists():
             # workers read, resample and augment the next pairs while these are encoded
             loader = DataLoader(Subset(pairs, indices), batch_size=4, num_workers=workers)
-            items = [encode_batch(codec, batch) for batch in loader]
+            items = [encode_batch(codec, batch, config.accompaniment) for batch in loader]
             _write_shard(path, {key: torch.cat([item[key] for item in items]) for key in items[0]})
 
 
 def read_settings(folder: Path) -> dict:
-    """What a cache is made of. Raises InputError where its cache.json is damaged."""
+    """What a cache is made of, as of before a setting existed too. Raises InputError where its cache.json is
+    damaged."""
     try:
-        return json.loads((folder / "cache.json").read_text())
+        return {"accompaniment": False} | json.loads((folder / "cache.json").read_text())
     except ValueError as error:
         raise InputError(f"{folder}/cache.json is damaged; remove the folder and make it again.") from error
 
@@ -128,16 +133,20 @@ class CachedPairs(torch.utils.data.Dataset):
         folder: a cache that `build_cache` finished.
         condition: "condition" or "mixture", the key that is read beside the latents.
         validation: take the held-out pairs instead of the training ones.
+        accompaniment: read the accompaniment's latents as well.
 
-    Raises InputError where a shard is missing.
+    Raises InputError where a shard is missing, or the cache has no accompaniment.
     """
 
-    def __init__(self, folder, condition: str, validation: bool = False):
-        folder = Path(folder)
+    def __init__(self, folder, condition: str, validation: bool = False, accompaniment: bool = False):
+        self.folder = folder = Path(folder)
         if not (folder / "cache.json").is_file():
             raise InputError(f"{folder} holds no latent cache; make one with python -m dmxlib.latents.")
         self.settings = read_settings(folder)
+        if accompaniment and not self.settings["accompaniment"]:
+            raise InputError(f"{folder} holds no accompaniment; make a cache with accompaniment: true.")
         self.condition = condition
+        self.keys = ("latents", condition, *["accompaniment"] * accompaniment)
         self.length = self.settings["validation_pairs" if validation else "pairs"]
         self.shard_size = self.length if validation else self.settings["shard_size"]
         names = ["valid"] if validation else [f"{s:06d}" for s in range(0, self.length, self.shard_size)]
@@ -148,6 +157,12 @@ class CachedPairs(torch.utils.data.Dataset):
                 f"{folder} lacks {len(missing)} shards ({missing[0]} ...); run its command again."
             )
 
+    def check(self, **needed) -> None:
+        """Raise InputError where the cache was made with another value of a setting."""
+        for key, value in needed.items():
+            if self.settings.get(key, value) != value:
+                raise InputError(f"{self.folder} was made with another {key}; make one for this model.")
+
     def set_epoch(self, epoch: int) -> None:
         """A cache is the same in every epoch."""
 
@@ -157,7 +172,7 @@ class CachedPairs(torch.utils.data.Dataset):
     def __getitem__(self, index):
         shard, position = divmod(index, self.shard_size)
         with safe_open(self.paths[shard], "pt") as file:
-            item = {key: file.get_slice(key)[position].float() for key in ("latents", self.condition)}
+            item = {key: file.get_slice(key)[position].float() for key in self.keys}
         if self.condition == "mixture":
             item["mixture"] /= 32767
         return item

@@ -8,6 +8,7 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  the loader
 from diffusers.utils.torch_utils import randn_tensor
 
 from dmxlib.codec import Codec, Conditioner
+from dmxlib.diffusion import check_steps
 from dmxlib.errors import InputError
 from dmxlib.level import decode_pair, encode_pair
 from dmxlib.streaming import Separator
@@ -104,10 +105,7 @@ class VocalSeparationPipeline(Separator, DiffusionPipeline):
 
     def check_steps(self, num_inference_steps: int) -> None:
         """Raise InputError for a number of steps that does not divide the scheduler's 1000."""
-        if num_inference_steps < 1 or self.scheduler.config.num_train_timesteps % num_inference_steps:
-            raise InputError(
-                f"the number of steps is {num_inference_steps}; choose 1, 2, 4, 5, 8, 10, 20 ..."
-            )
+        check_steps(num_inference_steps)
 
     @torch.no_grad()
     def generate(self, mixture, num_inference_steps=None, generator=None) -> torch.Tensor:

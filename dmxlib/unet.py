@@ -46,16 +46,34 @@ class ResidualBlock(nn.Module):
         return (self.convolutions(x) + self.shortcut(x)) * (1 + scale.tanh()) + shift
 
 
-class Blocks(nn.Module):
-    """The residual blocks of one level on one side, then self-attention over time where asked for."""
+class Exchange(nn.Module):
+    """What the sources of one mixture tell each other: a residual convolution over their axis, the third
+    beside channels and time. All other weights are shared; its zero padding tells one from the other.
+    """
 
-    def __init__(self, in_channels, out_channels, count, kernel_size, time_channels, attention):
+    def __init__(self, channels, sources):
+        super().__init__()
+        self.sources = sources
+        self.convolution = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+
+    def forward(self, x):
+        """(batch * sources, channels, F) -> the same shape."""
+        together = x.unflatten(0, (-1, self.sources)).transpose(1, 2)  # (batch, channels, sources, F)
+        return x + self.convolution(together).transpose(1, 2).flatten(0, 1)
+
+
+class Blocks(nn.Module):
+    """The residual blocks of one level on one side, then self-attention over time where asked for, then the
+    exchange of several sources."""
+
+    def __init__(self, in_channels, out_channels, count, kernel_size, time_channels, sources, attention):
         super().__init__()
         self.residual = nn.ModuleList(
             ResidualBlock(in_channels if i == 0 else out_channels, out_channels, kernel_size, time_channels)
             for i in range(count)
         )
         self.attention = self_attention(out_channels) if attention else None
+        self.exchange = Exchange(out_channels, sources) if sources > 1 else None
 
     def forward(self, x, time):
         """(batch, in_channels, F) -> (batch, out_channels, F)."""
@@ -63,7 +81,7 @@ class Blocks(nn.Module):
             x = block(x, time)
         if self.attention:
             x = self.attention(x.transpose(1, 2)).transpose(1, 2)  # (batch, F, channels) inside
-        return x
+        return self.exchange(x) if self.exchange else x
 
 
 def self_attention(channels):
@@ -140,7 +158,7 @@ class VocalUNet1D(UNet1DModel):
     the paper's text, which leaves open whether the way up has injections of its own.
 
     Args:
-        latent_channels: of the sample; the paper's 128, ours 129 with the level channel (`dmxlib.level`).
+        latent_channels: of a source; the paper's 128, ours 129 with the level channel (`dmxlib.level`).
         condition_channels: of the mixture's latent.
         level_channels: width of each level. The first two keep the time resolution, each later one halves it.
         blocks_per_level: residual blocks on each side of a level; a list gives each level its own number.
@@ -150,6 +168,7 @@ class VocalUNet1D(UNet1DModel):
         mask_channels: of the `Mask` whose output is added to the U-Net's; 0, the paper's, is none.
         interpolation: of the mixture's latent to a level's length, "linear" (the paper's) or "area" (ours).
         fourier_channels, time_channels: of the random Fourier features of t, and of the MLP behind them.
+        sources: that a sample holds, one after the other on its channels; the paper's is the voice alone.
     """
 
     # UNet1DModel's own settings describe modules that are replaced here.
@@ -169,6 +188,7 @@ class VocalUNet1D(UNet1DModel):
         interpolation: str = "area",
         fourier_channels: int = 1024,
         time_channels: int = 1024,
+        sources: int = 1,
     ):
         if interpolation not in ("linear", "area"):
             raise InputError(f"interpolation '{interpolation}' is unknown; choose linear or area.")
@@ -195,7 +215,7 @@ class VocalUNet1D(UNet1DModel):
             if isinstance(blocks_per_level, list | tuple)
             else [blocks_per_level] * len(widths)
         )
-        shared = (kernel_size, time_channels)
+        shared = (kernel_size, time_channels, sources)
         self.in_block = nn.Conv1d(latent_channels, widths[0], kernel_size, padding=kernel_size // 2)
         self.resamplers_down = nn.ModuleList(
             _down(widths[max(0, i - 1)], widths[i], stride=_stride(i)) for i in levels
@@ -232,6 +252,7 @@ class VocalUNet1D(UNet1DModel):
 
         It is the same in every sampling step: compute it once and give it to `forward` in the latent's place.
         """
+        condition = condition.repeat_interleave(self.config.sources, dim=0)
         lengths = [frames // math.prod(map(_stride, range(i + 1))) for i in range(len(self.injections))]
         return [
             None if part is None else part.mixture_half(condition, length)
@@ -242,7 +263,7 @@ class VocalUNet1D(UNet1DModel):
         """v_hat for a noisy latent.
 
         Args:
-            sample: (batch, latent_channels, F), F a multiple of `frame_multiple`.
+            sample: (batch, sources * latent_channels, F), F a multiple of `frame_multiple`.
             timestep: a number, or (batch,), integer or not; the scheduler's index i is t = (i + 1) / N.
             condition: the mixture's latent, (batch, condition_channels, any length), or its `mixture_halves`.
         """
@@ -250,8 +271,10 @@ class VocalUNet1D(UNet1DModel):
             condition = self.mixture_halves(condition, sample.shape[-1])
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         time = self.time_mlp(self.time_proj((timestep + 1) / NUM_TRAIN_TIMESTEPS).to(sample.dtype))
+        time = time.repeat_interleave(self.config.sources, dim=0)
         *halves, masked_half = condition
-        x = self.in_block(sample)
+        # (batch, sources * latent_channels, F) -> (batch * sources, latent_channels, F)
+        x = self.in_block(sample.unflatten(1, (self.config.sources, -1)).flatten(0, 1))
         skips = []
         levels = zip(self.resamplers_down, self.injections, halves, self.down_blocks, strict=True)
         for down, injection, mixture_half, blocks in levels:
@@ -267,6 +290,7 @@ class VocalUNet1D(UNet1DModel):
         v_hat = self.out_block[2](x)
         if self.mask:
             v_hat = v_hat + self.mask(x, masked_half)
+        v_hat = v_hat.unflatten(0, (-1, self.config.sources)).flatten(1, 2)
         return UNet1DOutput(sample=v_hat) if return_dict else (v_hat,)
 
 

@@ -34,6 +34,8 @@ BSRNN_CODE = "magronp/bsrnn"
 DEMUCS = "demucs conf/config.yaml"
 MSDM = "exp/train_msdm.yaml"
 MSDM_CODE = "main/module_base.py"
+MSGLD = "MSG-LD/multichannel_musicldm_slakh_3d_train.yaml"
+MSGLD_CODE = "latent_diffusion/models/musicldm.py"
 GLOW = "glow/configs/bass.json"
 GLOW_CODE = "glow/train_musdb.py"
 NONE_OF_ADAM = "Adam, no decay"
@@ -145,6 +147,28 @@ SPECIFICATION = [
     Row("paper_msdm", "mixed_precision", "bf16", "bf16", MSDM),
     Row("paper_msdm", "augmentations", "none but the excerpt's start", [], MSDM),
     Row("paper_msdm", "data_root", "Slakh2100", "data/musdb18-hq", MSDM, ours=True),
+    Row("paper_msgld", "parameters", "305 M in its configuration", "305.1 M", MSGLD),
+    Row("paper_msgld", "codec", "a VAE of Mel-spectrograms", "data/runs/encodec_48khz/model", MSGLD,
+        ours=True),
+    Row("paper_msgld", "data_root", "Slakh2100", "data/musdb18-hq", MSGLD, ours=True),
+    Row("paper_msgld", "augmentations", "none but the excerpt's start", [], MSGLD),
+    Row("paper_msgld", "level_channels", "128 x (1, 2, 3, 5)", [256, 256, 512, 512, 1024, 1024], MSGLD,
+        ours=True),
+    Row("paper_msgld", "blocks_per_level", "2", 4, MSGLD, ours=True),
+    Row("paper_msgld", "attention_from", "at factors of 2, 4, 8", 2, MSGLD),
+    Row("paper_msgld", "chunk_samples", "10.24 s", round(10.24 * 48_000), MSGLD),
+    Row("paper_msgld", "sampling_rate", "16 kHz", 48_000, MSGLD, ours=True),
+    Row("paper_msgld", "guidance_scale", "1", 1.0, MSGLD),
+    Row("paper_msgld", "max_train_steps", "72k", 72_000, "MSG-LD README.md"),
+    Row("paper_msgld", "batch", "3; 16 in a comment", 16, MSGLD, ours=True),
+    Row("paper_msgld", "optimizer", "AdamW", "adamw", MSGLD_CODE),
+    Row("paper_msgld", "learning_rate", "3e-5", 3e-5, MSGLD),
+    Row("paper_msgld", "lr_decay", "constant", 1.0, MSGLD_CODE),
+    Row("paper_msgld", "adam_beta2", "AdamW's own", 0.999, MSGLD_CODE),
+    Row("paper_msgld", "adam_weight_decay", "AdamW's own", 1e-2, MSGLD_CODE),
+    Row("paper_msgld", "max_grad_norm", "no clipping", float("inf"), MSGLD),
+    Row("paper_msgld", "use_ema", "yes", True, MSGLD_CODE),
+    Row("paper_msgld", "mixed_precision", "32 bits", "bf16", MSGLD, ours=True),
     Row("paper_instglow", "parameters", "15 M", "15.3 M", f"{LDM} Table II"),
     Row("paper_instglow", "blocks", "12", 12, GLOW),
     Row("paper_instglow", "hidden", "128", 100, GLOW, ours=True),
@@ -312,7 +336,8 @@ def test_augmentations_are_named_where_pairs_are_made(file):
     codec = config_class(values) is CodecTrainConfig
     makes_pairs = codec or ("pairs" in values and "latent_cache" not in values)
     assert ("augmentations" in values) >= makes_pairs
-    if values.get("system") in ("msdm", "instglow") and makes_pairs:  # priors of real songs
+    joint = values.get("system") in ("msdm", "msgld", "instglow") or values.get("accompaniment")
+    if joint and makes_pairs:  # priors of real songs
         assert not {"stem_remix", "layer", "tone"} & {*values["augmentations"]}
 
 

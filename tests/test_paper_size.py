@@ -52,6 +52,7 @@ BASELINES = {
         "fourier_channels": 16,
         "chunk_samples": 16_384,
     },
+    "msgld": {"level_channels": [8] * 6, "blocks_per_level": 1, "chunk_samples": FRAMES * 320},
     "instglow": {"blocks": 2, "hidden": 8, "chunk_samples": 8192},
 }
 

@@ -218,6 +218,7 @@ def test_save_and_load(unet, tmp_path):
         "kernel_size",
         "mask_channels",
         "interpolation",
+        "sources",
     }
 
 

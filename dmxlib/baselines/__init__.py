@@ -13,6 +13,7 @@ SYSTEMS = {  # name: (module, its Baseline)
     "hdemucs": ("dmxlib.baselines.hdemucs", "HDemucs"),
     "bsrnn": ("dmxlib.baselines.bsrnn", "BSRNN"),
     "msdm": ("dmxlib.baselines.msdm", "MSDM"),
+    "msgld": ("dmxlib.baselines.msgld", "MSGLD"),
     "instglow": ("dmxlib.baselines.instglow", "InstGlow"),
 }
 

@@ -156,11 +156,15 @@ class TrainStep(torch.nn.Module):
         pairs = [{key: wave[None].to(device) for key, wave in pair.items()} for pair in self._validation]
         losses = [self(pair, seeded_generator(1, number, device=device)) for number, pair in enumerate(pairs)]
         steps = min(self.model.num_inference_steps, PREVIEW_STEPS)
-        separated = self.model.extract(pairs[0]["mixture"], steps, seeded_generator(0, device=device))
-        waves = {"true vocals": pairs[0]["vocals"], "separated vocals": separated}
+        waves = self.preview(pairs[0], steps, seeded_generator(0, device=device))
+        waves = dict(zip(("true vocals", "separated vocals"), waves, strict=True))
         waves = {title: wave[0].cpu().numpy() for title, wave in waves.items()}
         save_spectrograms(picture, waves, self.model.config.sampling_rate)
         return {"loss": torch.stack(losses).mean().item()}
+
+    def preview(self, pair, steps, generator):
+        """The true and the separated vocals of one pair, each (1, channels, chunk_samples)."""
+        return pair["vocals"], self.model.extract(pair["mixture"], steps, generator)
 
     def save(self, folder):
         """Save the system."""
@@ -178,20 +182,25 @@ def new_model(model_class: type[Baseline], config: BaselineConfig) -> Baseline:
     return model_class(**{name: value for name, value in vars(config).items() if name in wanted})
 
 
+def make_model(model_class: type[Baseline], config: BaselineConfig) -> Baseline:
+    """The system that the config names, whose sizes it takes over, or a new one of the config's size."""
+    saved = config.pretrained_model_name_or_path
+    if not saved:
+        return new_model(model_class, config)
+    model = model_class.from_pretrained(find(saved, "config.json") or saved)
+    take(config, model.config)
+    return model
+
+
 def make_training(
     model_class: type[Baseline], config: BaselineConfig, device
 ) -> tuple[TrainStep, VocalPairs]:
     """What `dmxlib.training.loop.train` takes: a new or a saved system's step, and its training pairs."""
-    saved = config.pretrained_model_name_or_path
-    if saved:
-        model = model_class.from_pretrained(find(saved, "config.json") or saved)
-        take(config, model.config)
-    else:
-        model = new_model(model_class, config)
+    model = make_model(model_class, config)
     rate = model.config.sampling_rate
     excerpt = (model.config.chunk_samples / rate, rate, model.config.channels)
     training, validation = training_pairs(config, *excerpt)
-    if not saved:
+    if not config.pretrained_model_name_or_path:
         first = [training[index] for index in range(min(config.train_batch_size, len(training)))]
         model.initialize(*sources(torch.utils.data.default_collate(first)))
     return TrainStep(model.to(device), validation), training

@@ -266,6 +266,8 @@ ROWS = (
     Row("instglow-refined", "InstGlow, refined", partial(refined, "instglow"), generative=True),
     Row("msdm", "MSDM", partial(baseline, "msdm"), **SAMPLED),
     Row("msdm-refined", "MSDM, refined", partial(refined, "msdm"), **SAMPLED),
+    Row("msgld", "MSG-LD", partial(baseline, "msgld"), **SAMPLED),
+    Row("msgld-refined", "MSG-LD, refined", partial(refined, "msgld"), **SAMPLED),
     Row("ldm-dmx", "LDM-dmx", latent_diffusion, **SAMPLED),
     Row("ldm-dmx-refined", "LDM-dmx, refined", partial(latent_diffusion, refine="wiener"), **SAMPLED),
     *(

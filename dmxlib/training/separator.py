@@ -16,7 +16,6 @@ from dmxlib.codec.load import load_codec
 from dmxlib.config import setting, take
 from dmxlib.data import PairsConfig
 from dmxlib.diffusion import make_scheduler, v_loss
-from dmxlib.errors import InputError
 from dmxlib.latents import CachedPairs, checksum, pairs_of
 from dmxlib.metrics import si_sdr
 from dmxlib.pipeline import VocalSeparationPipeline
@@ -182,10 +181,7 @@ def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):
     touched = config.train_conditioner or checksum(pipeline.conditioner) != codec_checksum
     condition = "mixture" if touched else "condition"
     training, validation = (CachedPairs(config.latent_cache, condition, held) for held in (False, True))
-    needed = {"chunk_frames": config.chunk_frames, "codec_checksum": codec_checksum}
-    for key, value in needed.items():
-        if training.settings.get(key, value) != value:
-            raise InputError(f"{config.latent_cache} was made with another {key}; make one for this model.")
+    training.check(chunk_frames=config.chunk_frames, codec_checksum=codec_checksum)
     return training, validation
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dmxlib.diffusion import NUM_TRAIN_TIMESTEPS, alpha_sigma, make_scheduler, v_loss
+from dmxlib.pipeline import VocalSeparationPipeline
 
 STEPS = [1, 2, 4, 10, 50, 1000]
 
@@ -95,6 +96,76 @@ def test_scheduler_survives_saving(tmp_path):
     assert vars(loaded).keys() == vars(scheduler).keys()
     for name, value in scheduler.config.items():
         assert name.startswith("_") or loaded.config[name] == value
+
+
+# -- a latent that is normal: the ideal v is linear, and what is sampled is known ---------------------------
+
+MEAN, STD = 0.7, 0.3
+
+
+def ideal_v(z, t):
+    """alpha E[eps | z] - sigma E[z_0 | z] of z_0 ~ N(MEAN, STD^2)."""
+    alpha, sigma = alpha_sigma(torch.as_tensor(t, dtype=torch.float64))
+    share = (z - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2)
+    return (alpha * sigma * share - sigma * (MEAN + alpha * STD**2 * share)).float()
+
+
+def deviation(steps):
+    """Of what DDIM makes of noise in so many steps, each of which is linear."""
+    factor = 1.0
+    for i in range(steps):
+        phi, following = (math.pi / 2 * (1 - k / steps) for k in (i, i + 1))
+        signal, noise = (f(following) * f(phi) for f in (math.cos, math.sin))
+        factor *= (signal * STD**2 + noise) / (math.cos(phi) ** 2 * STD**2 + math.sin(phi) ** 2)
+    return factor
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 50])
+def test_the_pipeline_samples_the_known_distribution(steps):
+    def unet(z, timestep, halves):
+        return SimpleNamespace(sample=ideal_v(z, time_of(timestep)))
+
+    unet.config, unet.mixture_halves = SimpleNamespace(latent_channels=5), lambda condition, frames: None
+    system = SimpleNamespace(unet=unet, scheduler=make_scheduler(), num_inference_steps=1)
+    sample = VocalSeparationPipeline.sample(system, torch.zeros(1, 3, 4000), steps, generator(0))
+    assert sample.shape == (1, 5, 4000)
+    assert sample.mean().item() == pytest.approx(MEAN, abs=0.02)
+    assert sample.std().item() == pytest.approx(deviation(steps), rel=0.02, abs=1e-5)
+
+
+def test_one_step_is_the_mean_and_many_are_the_distribution():
+    assert deviation(1) == pytest.approx(0, abs=1e-9)
+    assert deviation(200) == pytest.approx(STD, rel=0.02)
+
+
+@pytest.mark.parametrize("steps", [2, 10, 50])
+def test_eta_of_one_has_the_variance_of_ddpm(steps):
+    """Its noise is that of the posterior q(z_s | z_t, z_0), and so the samples' variance is known as well.
+
+    Next to 1: at 1 the step from pure noise takes the root of a zero that rounding makes negative.
+    """
+    eta = 1 - 1e-5
+    scheduler, noise = make_scheduler(), draw(1, 1, 20_000)
+    scheduler.set_timesteps(steps)
+    z, variance = draw(1, 1, 20_000), 1.0
+    for i, timestep in enumerate(scheduler.timesteps):
+        (alpha, sigma), (following, rest) = (
+            [amplitude.item() for amplitude in alpha_sigma(torch.tensor(1 - k / steps).double())]
+            for k in (i, i + 1)
+        )
+        posterior = rest**2 / sigma**2 * (1 - alpha**2 / following**2)
+        v = ideal_v(z, 1 - i / steps)
+        quiet, loud = (
+            scheduler.step(v, timestep, z, eta=eta, variance_noise=x).prev_sample for x in (0 * noise, noise)
+        )
+        assert torch.allclose(loud - quiet, posterior**0.5 * noise, atol=1e-4)
+        # the mean is linear in z: z_0's part, and what is left of the noise
+        total = alpha**2 * STD**2 + sigma**2
+        slope = following * alpha * STD**2 / total + max(0, rest**2 - posterior) ** 0.5 * sigma / total
+        variance = slope**2 * variance + posterior
+        z = scheduler.step(v, timestep, z, eta=eta, generator=generator(i)).prev_sample
+    assert z.mean().item() == pytest.approx(MEAN, abs=0.02)
+    assert z.std().item() == pytest.approx(variance**0.5, rel=0.03)
 
 
 # -- the loss ------------------------------------------------------------------------------------------------

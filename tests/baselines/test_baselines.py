@@ -263,7 +263,7 @@ def test_hdemucs_extracts_the_source_named_vocals():
         assert torch.equal(swapped.eval().extract(mixture, 1, None), both[:, 1])
 
 
-def test_official_hdemucs(monkeypatch):
+def test_official_hdemucs(monkeypatch, rng):
     module = baselines.module("hdemucs")
     small = module.models.HDemucs
     monkeypatch.setattr(
@@ -275,10 +275,16 @@ def test_official_hdemucs(monkeypatch):
         get_model = staticmethod(lambda: official)
 
     monkeypatch.setattr(module.pipelines, "HDEMUCS_HIGH_MUSDB", Bundle)
+    monkeypatch.setattr(module.TrainConfig, "chunk_samples", 44_100)
     model = module.HDemucs.from_pretrained("torchaudio:HDEMUCS_HIGH_MUSDB")
     assert list(model.config.sources) == official.sources and not model.training
     state = model.network.state_dict()
     assert all(torch.equal(state[key], value) for key, value in official.state_dict().items())
+    # a song of one chunk is separated as torchaudio does it
+    song = rng.standard_normal((2, model.config.chunk_samples)).astype(np.float32) / 10
+    with torch.no_grad():
+        theirs = official.eval()(torch.from_numpy(song)[None])[0, official.sources.index("vocals")]
+    np.testing.assert_allclose(model.separate(song, 44_100, quiet=True), theirs, atol=1e-6)
 
     def offline():
         raise OSError("no connection")
@@ -294,6 +300,24 @@ def test_bsrnn_bands():
     edges = np.cumsum(widths) * 44_100 / 2048
     assert edges[[9, 21, 29, 37, 39]] == pytest.approx([1000, 4000, 8000, 16_000, 20_000], abs=11)
     assert sum(baselines.module("bsrnn").band_widths(16_000, 512)) == 257
+
+
+@pytest.mark.parametrize("rate, window", [(44_100, 2048), (16_000, 512)])
+def test_bsrnn_bands_cover_every_bin_once(rate, window):
+    """On the way in, and on the way out: a mask that is its band's number stands on that band's bins."""
+    model = baselines.load("bsrnn")(**SMALL["bsrnn"], sampling_rate=rate, window=window)
+    read, masks = [], []
+    for band, (split, width) in enumerate(zip(model.split, model.widths, strict=True)):
+        split.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0][0, 0].unflatten(0, (-1, 2))))
+        masks.append(lambda x, number=band + 1.0, width=width: x.new_full((*x.shape[:2], 2 * width), number))
+    del model.masks
+    model.masks = masks
+    bins = torch.arange(window // 2 + 1) + 1.0
+    spectrum = torch.complex(bins, -bins)[None, :, None].expand(1, -1, 3)
+    filtered = model.filter(spectrum)
+    assert torch.equal(torch.view_as_complex(torch.cat(read)), spectrum[0, :, 0])
+    numbers = torch.repeat_interleave(torch.arange(len(model.widths)) + 1.0, torch.tensor(model.widths))
+    assert torch.allclose(filtered, spectrum * (numbers * (1 + 1j))[None, :, None])
 
 
 def test_bsrnn_masks_each_channel_alone(rng):

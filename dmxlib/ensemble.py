@@ -65,6 +65,11 @@ class Ensemble(Separator):
         """The separator's."""
         return self.separator.num_inference_steps
 
+    @property
+    def target(self) -> str:
+        """The separator's."""
+        return self.separator.target
+
     def to(self, device) -> "Ensemble":
         """Move both to a device."""
         self.separator.to(device)

@@ -114,7 +114,7 @@ def read_settings(folder: Path) -> dict:
     """What a cache is made of, as of before a setting existed too. Raises InputError where its cache.json is
     damaged."""
     try:
-        return {"accompaniment": False} | json.loads((folder / "cache.json").read_text())
+        return {"accompaniment": False, "target": "vocals"} | json.loads((folder / "cache.json").read_text())
     except ValueError as error:
         raise InputError(f"{folder}/cache.json is damaged; remove the folder and make it again.") from error
 

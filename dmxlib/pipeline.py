@@ -1,5 +1,6 @@
 """`VocalSeparationPipeline`: mixture in, vocals out; audio of any length, in chunks of one fixed length."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ class VocalSeparationPipeline(Separator, DiffusionPipeline):
         chunk_frames: latent frames of a chunk. Group normalisation ties the model to the length it was
             trained with, so that every chunk has exactly this one and the last is padded.
         num_inference_steps: of sampling, where the caller names no other number.
+        target: what it is trained to take out, a stem's name.
     """
 
     batch_size = 4  # does not change the result
@@ -37,10 +39,15 @@ class VocalSeparationPipeline(Separator, DiffusionPipeline):
         scheduler: DDIMScheduler,
         chunk_frames: int = 512,
         num_inference_steps: int = 1,
+        target: str = "vocals",
     ):
         super().__init__()
         self.register_modules(codec=codec, conditioner=conditioner, unet=unet, scheduler=scheduler)
-        self.register_to_config(chunk_frames=chunk_frames, num_inference_steps=num_inference_steps)
+        if not re.fullmatch(r"[\w-]+", target):  # it names files
+            raise InputError(f"target is '{target}'; choose a stem's name, of letters and digits.")
+        self.register_to_config(
+            chunk_frames=chunk_frames, num_inference_steps=num_inference_steps, target=target
+        )
         for module in (codec, conditioner, unet):
             module.eval()
 
@@ -102,6 +109,11 @@ class VocalSeparationPipeline(Separator, DiffusionPipeline):
     def num_inference_steps(self) -> int:
         """The pipeline's own number of sampling steps."""
         return self.config.num_inference_steps
+
+    @property
+    def target(self) -> str:
+        """What it takes out."""
+        return self.config.target
 
     def check_steps(self, num_inference_steps: int) -> None:
         """Raise InputError for a number of steps that does not divide the scheduler's 1000."""

@@ -27,7 +27,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line's flags."""
     parser = argparse.ArgumentParser(
         prog="python -m dmxlib.separate",
-        description="Take the singing voice out of songs: writes vocals and no_vocals for each of them.",
+        description="Take the singing voice out of songs: writes vocals and no_vocals for each of them "
+        "(a model of another stem, as of drums, writes drums and no_drums).",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -105,7 +106,7 @@ def main(argv=None) -> None:
     failed, plan, taken = False, [], set()
     for track in expand(options.tracks):
         try:
-            paths = output_paths(track, options)
+            paths = output_paths(track, options, _system.target)
             if taken & set(paths):
                 raise InputError(f"{paths[0]} is of another song of the same name; use --filename.")
             taken |= set(paths)
@@ -226,15 +227,15 @@ def expand(tracks: list[str]) -> list[Path]:
     return paths
 
 
-def output_paths(track: Path, options) -> tuple[Path, Path]:
-    """Where the vocals and the rest of a song go."""
+def output_paths(track: Path, options, target: str) -> tuple[Path, Path]:
+    """Where the target and the rest of a song go, as demucs names them: vocals and no_vocals."""
     if track.is_dir():
         raise InputError(f"{track} is a folder without audio files.")
     extension = "flac" if options.flac else "mp3" if options.mp3 else "wav"
     folder = Path(options.out) / Path(options.name).resolve().name
     fields = {"track": track.stem, "trackext": track.suffix[1:], "ext": extension}
     try:
-        names = [options.filename.format(stem=stem, **fields) for stem in ("vocals", "no_vocals")]
+        names = [options.filename.format(stem=stem, **fields) for stem in (target, f"no_{target}")]
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise InputError(
             f"--filename {options.filename} has a field other than track, trackext, stem, ext."

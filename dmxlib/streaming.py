@@ -40,6 +40,7 @@ class Separator:
 
     batch_size = 1  # chunks computed at once: two of a large network take longer than one after the other
     refinement: str | None = None  # the command line's, where it is told none
+    target = "vocals"  # what is taken out; everything here says vocals for it
 
     def generate(self, mixture, num_inference_steps=None, generator=None) -> torch.Tensor:
         """The vocals of mixture chunks, both (batch, channels, chunk_samples) at the model's rate."""

@@ -21,7 +21,7 @@ def main(argv=None) -> None:
         raise InputError("train_decoder_only continues a codec; name one with --init.")
     codec = load_codec(config.init, quantized=True) if config.init else new_codec(config)
     take(config, sizes(codec))
-    kept, held = training_tracks(config.data_root, config.hold_out_seconds)
+    kept, held = training_tracks(config.data_root, config.hold_out_seconds, config.target)
     rate, seconds = codec.config.sampling_rate, codec.hop_length / codec.config.sampling_rate
 
     def pairs(tracks, length, frames, **settings):

@@ -186,6 +186,7 @@ SPECIFICATION = [
 PAPER_FILES = sorted(path.stem for path in CONFIGS.glob("paper_*.yaml"))
 # Said nowhere else, and no part of a recipe.
 UNSAID = {
+    "target",
     "seed",
     "resume_from_checkpoint",
     "checkpoints_total_limit",

@@ -221,5 +221,5 @@ def make_training(config: TrainConfig, device):
         CachedPairs(config.latent_cache, "condition", held, accompaniment=True) for held in (False, True)
     )
     frames = model.config.chunk_samples // model.codec.hop_length
-    training.check(chunk_frames=frames, codec_checksum=checksum(model.codec))
+    training.check(chunk_frames=frames, codec_checksum=checksum(model.codec), target=config.target)
     return TrainStep(model.to(device), validation), training

@@ -26,6 +26,12 @@ def main(argv=None) -> None:
         choices=("singers", "huang"),
         help="mir-1k: no singer in two splits (the default), or the published benchmark's",
     )
+    command.add_argument(
+        "--target",
+        metavar="STEM",
+        help="musdb18-hq, folder, everything-is-free: the stem that is written beside the mixture (default: "
+        "vocals), to a DST of its own",
+    )
     command.add_argument("--sing", action="store_true", help="debian: add sung copies of the voices")
     command = commands.add_parser("pack", help="write data sets small, to be carried elsewhere")
     command.set_defaults(run=pack)

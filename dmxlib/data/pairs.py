@@ -154,7 +154,7 @@ def training_pairs(
         config: has a seed as well.
         seconds, rate, channels: of an excerpt; rate in Hz.
     """
-    kept, held = training_tracks(config.data_root, config.hold_out_seconds)
+    kept, held = training_tracks(config.data_root, config.hold_out_seconds, config.target)
     excerpts = (seconds, rate, channels)
     training = VocalPairs(kept, config.pairs, *excerpts, config.seed, config.augmentations)
     return training, VocalPairs(held, config.validation_pairs, *excerpts, seed=1, augmentations=())

@@ -40,7 +40,8 @@ def prepare(name: str, destination, source=None, quiet: bool = False, **options)
 
     Args:
         source: where the data set as downloaded lies.
-        options: of a set's own, such as mir-1k's `split` and debian's `sing`.
+        options: of a set's own, such as mir-1k's `split`, debian's `sing`, and the `target` of sets with
+            stems, which is written in the vocals' place.
 
     Raises InputError where the source is missing, the set has no such option, or another process prepares
     data in the folder.
@@ -54,7 +55,7 @@ def prepare(name: str, destination, source=None, quiet: bool = False, **options)
         songs = songs_of(Path(destination), source and Path(source), quiet, **options)
         for song in tqdm(songs, desc=f"prepare {name}", unit="song", disable=quiet):
             folder = Path(destination) / song.split / song.name
-            paths = [folder / (stem + ending) for stem in ("mixture", "vocals")]
+            paths = [folder / (stem + ending) for stem in ("mixture", options.get("target", "vocals"))]
             if not all(path.exists() for path in paths):
                 vocals, accompaniment, rate = song.load()
                 waves = (vocals + accompaniment, vocals)

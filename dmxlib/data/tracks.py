@@ -1,4 +1,7 @@
-"""Tracks: folders in the layout of MUSDB18-HQ, `<split>/<track>/{mixture,vocals}.*`, read lazily."""
+"""Tracks: folders in the layout of MUSDB18-HQ, `<split>/<track>/{mixture,vocals}.*`, read lazily.
+
+Another stem may take the vocals' place, the `target`: the code says vocals for what is taken out of a song.
+"""
 
 import contextlib
 import importlib.util
@@ -89,39 +92,42 @@ class PackedTrack(Track):
         return super().mixture(start, frames) + self.vocals(start, frames)
 
 
-def load_tracks(root, split: str) -> list[Track]:
+def load_tracks(root, split: str, target: str = "vocals") -> list[Track]:
     """The tracks of a prepared data set's split ("train", "test", ...), sorted by name.
+
+    Args:
+        target: the stem that is the vocals, `<target>.*` beside each mixture.
 
     MUSDB18-HQ as it is downloaded is read through `musdb`, whose "train" leaves out its own "valid" songs.
 
     Raises InputError where there are none.
     """
     root = Path(root)
-    if (root / PACK).is_file():
+    if (root / PACK).is_file() and target == "vocals":
         tracks = [track for track in _packed(root, split) if isinstance(track, PackedTrack)]
     else:
         read_tracks = _musdb_tracks if split in SPLITS and is_musdb(root) else _folder_tracks
-        tracks = read_tracks(root, split)
+        tracks = read_tracks(root, split, target)
     if not tracks:
         raise InputError(
             f"{root} holds no tracks for '{split}'; expected {root}/{split}/<track>/mixture.wav and "
-            "vocals.wav (or .flac); `python -m dmxlib.data prepare --help` makes a data set ready."
+            f"{target}.wav (or .flac); `python -m dmxlib.data prepare --help` makes a data set ready."
         )
     return tracks
 
 
-def _folder_tracks(root: Path, split: str) -> list[Track]:
+def _folder_tracks(root: Path, split: str, target: str) -> list[Track]:
     parent = root / split if (root / split).is_dir() else root
-    tracks = [folder_track(folder) for folder in sorted(parent.glob("*")) if folder.is_dir()]
+    tracks = [folder_track(folder, target) for folder in sorted(parent.glob("*")) if folder.is_dir()]
     return [track for track in tracks if track]
 
 
-def folder_track(folder: Path) -> Track | None:
-    """The track of a folder that holds mixture.* and vocals.*, or None."""
+def folder_track(folder: Path, target: str = "vocals") -> Track | None:
+    """The track of a folder that holds mixture.* and <target>.*, or None."""
     paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in audio.EXTENSIONS]
     files = {path.stem: path for path in paths}
-    if {"mixture", "vocals"} <= files.keys():
-        return Track(folder.name, files["mixture"], files["vocals"])
+    if {"mixture", target} <= files.keys():
+        return Track(folder.name, files["mixture"], files[target])
 
 
 def load_sources(root, split: str) -> list[Track]:
@@ -159,13 +165,13 @@ def is_musdb(root: Path) -> bool:
     return any((root / "train" / name / "mixture.wav").is_file() for name in names)
 
 
-def _musdb_tracks(root: Path, split: str) -> list[Track]:
+def _musdb_tracks(root: Path, split: str, target: str) -> list[Track]:
     import musdb  # needs ffmpeg on the PATH already at import
 
     subset, part = ("test", None) if split == "test" else ("train", split)
     database = musdb.DB(root=str(root), is_wav=True, subsets=subset, split=part)
     paths = [Path(track.path) for track in database.tracks]
-    return [Track(path.parent.name, path, path.with_name("vocals.wav")) for path in paths]
+    return [Track(path.parent.name, path, path.with_name(f"{target}.wav")) for path in paths]
 
 
 def hold_out(tracks: list[Track], seconds: float) -> tuple[list[Track], list[Track]]:
@@ -189,22 +195,25 @@ class SongsConfig:
     """Which songs a command learns from: what `training_tracks` takes."""
 
     data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
+    target: str = setting("vocals", "what is taken out of the mixture: a stem, <target>.wav beside it")
     hold_out_seconds: float = setting(
         8.0, "seconds of the end of each training song that are kept for validation"
     )
 
 
-def training_tracks(roots, seconds: float) -> tuple[list[list[Track]], list[list[Track]]]:
+def training_tracks(
+    roots, seconds: float, target: str = "vocals"
+) -> tuple[list[list[Track]], list[list[Track]]]:
     """What to train on and what to validate on, a list for each of the data sets `roots` (one or several).
 
     A set is validated on its valid songs where it has any, else on the last `seconds` of each of its
     training songs; voices and pieces that lie apart have no such ends. A set that is named twice is trained
-    on twice as often, and validated on once.
+    on twice as often, and validated on once. Voices that lie apart are of no use to another `target`.
 
     Raises InputError where nothing is left to validate on, or nobody sings in what is to be trained on.
     """
     roots = [roots] if isinstance(roots, str | Path) else roots
-    parts = {str(root): _training_and_validation(Path(root), seconds) for root in roots}
+    parts = {str(root): _training_and_validation(Path(root), seconds, target) for root in roots}
     validation = [held for _, held in parts.values() if held]
     if not validation:
         raise InputError(
@@ -228,11 +237,11 @@ def _sung(track: Track) -> bool:
     return False
 
 
-def _training_and_validation(root: Path, seconds: float) -> tuple[list[Track], list[Track]]:
-    sources = load_sources(root, "train")
-    tracks = sources or load_tracks(root, "train")
+def _training_and_validation(root: Path, seconds: float, target: str) -> tuple[list[Track], list[Track]]:
+    sources = load_sources(root, "train") if target == "vocals" else []
+    tracks = sources or load_tracks(root, "train", target)
     if has_valid(root):
-        return tracks, load_tracks(root, "valid")
+        return tracks, load_tracks(root, "valid", target)
     return (sources, []) if sources else hold_out(tracks, seconds)
 
 

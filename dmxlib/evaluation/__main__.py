@@ -91,6 +91,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="a trained system's folder, in place of what ships, for all SYSTEMs or the one of that name; of "
         "hdemucs also torchaudio:HDEMUCS_HIGH_MUSDB",
     )
+    parser.add_argument(
+        "--target", default="vocals", metavar="STEM", help="what is taken out: <STEM>.wav of each song"
+    )
     parser.add_argument("--seed", type=int, default=Options.seed)
     parser.add_argument("--dnsmos", action="store_true", help="score DNSMOS P.835 as well")
     parser.add_argument(
@@ -128,7 +131,7 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
     if options.excerpts is not None and options.excerpts < 1:
         raise InputError(f"--excerpts is {options.excerpts}; choose 1 or more.")
     device, models = accelerator.device, choose_models(options.systems, options.model)
-    training, tracks = load_songs(options.data_root, options.split, options.held_out)
+    training, tracks = load_songs(options.data_root, options.split, options.held_out, options.target)
     own = {"seed": options.seed, "training": tuple(training), "device": device}
     systems = {name: make_system(name, Options(models[name], **own)) for name in options.systems}
     systems = of_one_model(systems, models)
@@ -147,6 +150,8 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
     }
     if options.waves:
         settings["waves"] = True
+    if options.target != "vocals":
+        settings["target"] = options.target
     of_each = {
         name: settings | {"model": models[name], "steps": system.steps} for name, system in systems.items()
     }

@@ -37,10 +37,12 @@ FEW_STEPS = 10  # what takes more is timed at 1 step and at this many, and once 
 # -- what is scored ------------------------------------------------------------------------------------------
 
 
-def load_songs(data_root, split: str, held_out: float) -> tuple[list[Track], list[Track]]:
+def load_songs(
+    data_root, split: str, held_out: float, target: str = "vocals"
+) -> tuple[list[Track], list[Track]]:
     """(songs to learn from, songs to score): the training songs and a split, or the former cut in time."""
-    training = load_tracks(data_root, "train")
-    return hold_out(training, held_out) if held_out else (training, load_tracks(data_root, split))
+    training = load_tracks(data_root, "train", target)
+    return hold_out(training, held_out) if held_out else (training, load_tracks(data_root, split, target))
 
 
 def excerpts(track: Track, seconds: float = EXCERPT_SECONDS) -> list[slice]:

@@ -149,7 +149,7 @@ def make_pipeline(config: TrainConfig) -> VocalSeparationPipeline:
     config.codec = f"{config.pretrained_model_name_or_path}/codec"
     config.level_channel = pipeline.unet.config.latent_channels > pipeline.codec.dimension
     config.chunk_frames = pipeline.config.chunk_frames
-    config.num_inference_steps = pipeline.num_inference_steps
+    config.num_inference_steps, config.target = pipeline.num_inference_steps, pipeline.target
     return pipeline
 
 
@@ -169,7 +169,8 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
         time_channels=config.time_channels,
     )
     parts = (codec, codec.conditioner(), unet, make_scheduler())
-    return VocalSeparationPipeline(*parts, config.chunk_frames, config.num_inference_steps or 1)
+    settings = (config.chunk_frames, config.num_inference_steps or 1, config.target)
+    return VocalSeparationPipeline(*parts, *settings)
 
 
 def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):
@@ -181,7 +182,7 @@ def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):
     touched = config.train_conditioner or checksum(pipeline.conditioner) != codec_checksum
     condition = "mixture" if touched else "condition"
     training, validation = (CachedPairs(config.latent_cache, condition, held) for held in (False, True))
-    training.check(chunk_frames=config.chunk_frames, codec_checksum=codec_checksum)
+    training.check(chunk_frames=config.chunk_frames, codec_checksum=codec_checksum, target=pipeline.target)
     return training, validation
 
 

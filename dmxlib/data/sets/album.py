@@ -22,6 +22,11 @@ ALBUM = dict.fromkeys(("Hydrogen", "Lithium", "Sodium", "Potassium", "Rubidium")
     "Caesium": "test"
 }
 HELD_OUT_SECONDS = 40  # of the end, which validation is for: the configs' hold_out_seconds
+TARGETS = {  # a stem is of one where its name holds one of these words
+    "vocals": ("VOX",),
+    "drums": ("DRUM", "KICK", "HAT", "HH", "CLAP", "CRASH", "TOPS", "BEAT", "K & SN"),
+    "bass": ("BASS",),
+}
 SOUND_DBFS = -50.0  # RMS of a second that is kept; a stem is silent most of the time
 LEAST_SECONDS = 10  # of sound that a stem has to have: more than an excerpt at any pitch
 
@@ -50,10 +55,9 @@ class Stem:
         """What the album calls it."""
         return self.path.stem.partition("_Stem_")[2].removesuffix("_mobile")
 
-    @property
-    def is_vocal(self) -> bool:
-        """Whether it is a voice."""
-        return "VOX" in self.name
+    def is_of(self, target: str) -> bool:
+        """Whether it is a part of one of TARGETS."""
+        return any(word in self.name for word in TARGETS[target])
 
     def read(self) -> np.ndarray:
         """The wave, (channels, samples) at `rate`."""
@@ -65,19 +69,24 @@ def stems_of(folder: Path) -> list[Stem]:
     return [Stem(path) for path in sorted(folder.glob(STEMS))]
 
 
-def songs(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
-    """The album: five songs train, Caesium tests. Raises InputError where the source is missing."""
+def songs(destination: Path, source: Path | None, quiet: bool, target: str = "vocals") -> list[Song]:
+    """The album: five songs train, Caesium tests.
+
+    Raises InputError where the source is missing, or the target is none of TARGETS.
+    """
+    if target not in TARGETS:
+        raise InputError(f"the album has no stems of target '{target}'; choose {', '.join(TARGETS)}.")
     return [
-        Song(split, folder.name, partial(_sum_stems, folder))
+        Song(split, folder.name, partial(_sum_stems, folder, target))
         for folder, split in song_folders(source).items()
     ]
 
 
-def _sum_stems(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
+def _sum_stems(folder: Path, target: str) -> tuple[np.ndarray, np.ndarray, int]:
     waves = {stem: stem.read() for stem in stems_of(folder)}
     vocals, accompaniment = np.zeros((2, 2, max(wave.shape[1] for wave in waves.values())), np.float32)
     for stem, wave in waves.items():
-        source = vocals if stem.is_vocal else accompaniment
+        source = vocals if stem.is_of(target) else accompaniment
         source[:, : wave.shape[1]] += wave
     return vocals, accompaniment, Stem.rate
 
@@ -90,7 +99,7 @@ def stems(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
     folders = [folder for folder, split in song_folders(source).items() if split == "train"]
     for folder in tqdm(folders, desc="prepare stems", unit="song", disable=quiet):
         for stem in stems_of(folder):
-            kind = "voices" if stem.is_vocal else "music"
+            kind = "voices" if stem.is_of("vocals") else "music"
             path = destination / "train" / kind / f"{folder.name} {stem.name}.flac"
             if path.exists():
                 continue

@@ -9,15 +9,18 @@ from dmxlib.data.tracks import SPLITS, Song, Track, is_musdb, load_tracks
 from dmxlib.errors import InputError
 
 
-def songs(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
-    """The songs of every split there is. Raises InputError where the source is no folder."""
+def songs(destination: Path, source: Path | None, quiet: bool, target: str = "vocals") -> list[Song]:
+    """The songs of every split there is, with the stem `target`.
+
+    Raises InputError where the source is no folder.
+    """
     if source is None or not source.is_dir():
         raise InputError(f"--source {source} is no folder; name one that holds train/ and test/.")
     present = [split for split in SPLITS if (source / split).is_dir()] or ["train"]
     return [
         Song(split, track.name, partial(_load, track))
         for split in (SPLITS if is_musdb(source) else present)
-        for track in load_tracks(source, split)
+        for track in load_tracks(source, split, target)
     ]
 
 

@@ -52,7 +52,12 @@ BASELINES = {
         "fourier_channels": 16,
         "chunk_samples": 16_384,
     },
-    "msgld": {"level_channels": [8] * 6, "blocks_per_level": 1, "chunk_samples": FRAMES * 320},
+    "msgld": {
+        "level_channels": [8] * 6,
+        "blocks_per_level": 1,
+        "chunk_samples": FRAMES * 320,
+        "latent_channels": 16,
+    },
     "instglow": {"blocks": 2, "hidden": 8, "chunk_samples": 8192},
 }
 
@@ -126,9 +131,11 @@ def test_the_papers_chain(runs, songs, tmp_path):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_papers_baselines(name, songs, tmp_path):
-    folder = tmp_path / "run"
-    run(train, f"paper_{name}", data_root=songs, output_dir=folder, **QUICK, **BASELINES[name])
+def test_the_papers_baselines(name, songs, runs, tmp_path):
+    folder, sizes = tmp_path / "run", BASELINES[name]
+    if name == "msgld":
+        sizes = sizes | {"codec": runs[0] / "model"}
+    run(train, f"paper_{name}", data_root=songs, output_dir=folder, **QUICK, **sizes)
     assert len(losses(folder)) == QUICK["max_train_steps"]
     model = baselines.load(name).from_pretrained(folder / "model")
     (track,) = load_tracks(songs, "test")

@@ -86,12 +86,12 @@ def build_cache(config: LatentConfig, quiet: bool = False) -> None:
 def _build(config, folder, state, quiet):
     codec = load_codec(config.codec)
     settings = {**asdict(config), "codec_checksum": checksum(codec)}
-    training, validation = pairs_of(config, codec)
     description = folder / "cache.json"
     if description.exists() and read_settings(folder) != settings:
         raise InputError(
             f"{folder} holds a cache made with other settings; choose another output_dir or remove it."
         )
+    training, validation = pairs_of(config, codec)  # before a cache is begun: they may be unusable
     with whole(description) as part:
         part.write_text(json.dumps(settings, indent=2))
     jobs = [("valid", validation, range(len(validation)))] + [

@@ -252,7 +252,8 @@ class VocalUNet1D(UNet1DModel):
 
         It is the same in every sampling step: compute it once and give it to `forward` in the latent's place.
         """
-        condition = condition.repeat_interleave(self.config.sources, dim=0)
+        if condition is not None:  # a prior has none
+            condition = condition.repeat_interleave(self.config.sources, dim=0)
         lengths = [frames // math.prod(map(_stride, range(i + 1))) for i in range(len(self.injections))]
         return [
             None if part is None else part.mixture_half(condition, length)

@@ -154,6 +154,7 @@ def alone(folder, main: bool = True, wait: bool = False) -> Iterator[None]:
     with _refusals(folder, None):
         Path(folder).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
+    _held.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -169,4 +170,18 @@ def alone(folder, main: bool = True, wait: bool = False) -> Iterator[None]:
             with contextlib.suppress(OSError):  # not empty
                 os.rmdir(folder)
     finally:
+        _held.discard(descriptor)
         os.close(descriptor)
+
+
+_held = set()  # descriptors of `alone`
+
+
+def _let_go():
+    """A worker that outlives its killed parent for some seconds does not keep the folder from the next run."""
+    for descriptor in _held:
+        os.close(descriptor)
+
+
+if fcntl:
+    os.register_at_fork(after_in_child=_let_go)

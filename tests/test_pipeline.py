@@ -269,7 +269,7 @@ def test_settings_out_of_range_are_refused_at_once(tiny_pipeline, settings):
     "wave", [np.zeros((2, 0)), [], [0.1, float("nan")], [[np.inf, 0]], np.zeros((1, 2, 9))]
 )
 def test_audio_that_is_none_is_refused(tiny_pipeline, wave):
-    with pytest.raises(InputError, match="audio"):
+    with pytest.raises(InputError, match="mixture"):
         tiny_pipeline(wave, 24_000)
 
 

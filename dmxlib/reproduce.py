@@ -178,7 +178,7 @@ _held = set()  # descriptors of `alone`
 
 
 def _let_go():
-    """A worker that outlives its killed parent for some seconds does not keep the folder from the next run."""
+    """A worker that outlives its killed parent for seconds does not keep the folder from the next run."""
     for descriptor in _held:
         os.close(descriptor)
 

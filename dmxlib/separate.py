@@ -135,9 +135,8 @@ def separating(options):
     with ProcessPoolExecutor(options.jobs, spawn, begin, [options]) as pool:
 
         def separated(function, songs):
-            handler = signal.signal(
-                signal.SIGINT, signal.SIG_IGN
-            )  # the new processes heed it in a song alone
+            # the new processes heed it in a song alone
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
             results = pool.map(function, songs)
             signal.signal(signal.SIGINT, handler)
             return results

@@ -156,9 +156,8 @@ class MSGLD(Baseline):
         frames, size = self.config.chunk_samples // self.codec.hop_length, self.config.latent_channels
         given = torch.full((batch, len(SOURCES), size + 1, frames), torch.nan, device=self.device)
         for name, wave in known.items():
-            given[:, SOURCES.index(name), :size] = self.codec.encode(
-                wave
-            )  # its level is the mixture's affair
+            # without its level, which is over a mixture's
+            given[:, SOURCES.index(name), :size] = self.codec.encode(wave)
         condition = torch.zeros(batch, size, frames, device=self.device)
         latents = self.sample(condition, steps, generator, 0.0, given)
         levels = from_channel(latents[:, :, size:])

@@ -248,7 +248,7 @@ def reference(separate: Separator) -> Callable[[Options], System]:
 
 SAMPLED = {"generative": True, "samples": True}
 
-# Both trained for equally long, at mini size.
+# To be trained for equally long, at mini size.
 RECIPES = {
     "ldm-dmx-paper": "LDM-dmx by the paper's recipe",
     "ldm-dmx-plus": "LDM-dmx by our recipe, trained as long",

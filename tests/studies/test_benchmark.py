@@ -106,9 +106,12 @@ def test_parts_around_an_lstm_are_compiled(monkeypatch):
         return graph.forward
 
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
     network, x = Recurrent().eval(), torch.randn(2, 4, 16)
     expected = network(x)
-    timing.compile_parts(network)
-    torch.testing.assert_close(network(x), expected)
+    limit = torch._dynamo.config.recompile_limit
+    # not monkeypatch: it undoes by deleting what is no plain attribute, and torch then has no such setting
+    with torch._dynamo.config.patch(recompile_limit=limit):
+        timing.compile_parts(network)
+        torch.testing.assert_close(network(x), expected)
+    assert torch._dynamo.config.recompile_limit == limit
     assert sum("conv1d" in code for code in graphs) == 2

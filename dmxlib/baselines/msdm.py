@@ -52,6 +52,8 @@ class MSDM(Baseline):
     Args:
         patch: samples that are folded into channels before the U-Net.
         level_channels, blocks_per_level, attention_from, fourier_channels, time_channels: of `VocalUNet1D`.
+            A first level of fewer than 2 * patch channels cannot carry all of the noise: what it leaves out
+            stays in the sources at every noise level, however long it is trained.
     """
 
     num_inference_steps = 150

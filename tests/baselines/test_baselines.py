@@ -85,6 +85,16 @@ def test_systems_are_loaded_by_name_alone():
             baselines.load(unknown)
 
 
+@pytest.mark.parametrize(
+    "file", sorted(path.stem for path in CONFIGS.glob("*_ms*.yaml") if "latents" not in path.stem)
+)
+def test_a_prior_can_carry_all_noise(file):
+    """The first level is as wide as what it denoises: noise that it leaves out no training takes away."""
+    values = read_yaml(CONFIGS / f"{file}.yaml")
+    network = 2 * values["patch"] if values["system"] == "msdm" else values["latent_channels"] + 1
+    assert values["level_channels"][0] >= network
+
+
 @pytest.mark.parametrize("size", ["mini", "paper"])
 def test_configs_build_their_systems(name, size):
     module = baselines.module(name)

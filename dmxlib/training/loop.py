@@ -10,9 +10,6 @@ import contextlib
 import json
 import math
 import shutil
-import signal
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +26,12 @@ from dmxlib.data.on_device import DevicePairs
 from dmxlib.errors import InputError
 from dmxlib.reproduce import alone, facts, seeded_generator, whole
 from dmxlib.training import checkpoints
+from dmxlib.training.log import Log
 from dmxlib.training.muon import Muon
+from dmxlib.training.signals import Stop, ignore_sigterm
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 PRECISIONS = ("no", "bf16", "fp16")
-MAX_SKIPPED = 20  # non-finite steps in a row that end a run: bf16 gives one in 150, a diverged model all
 
 
 @dataclass
@@ -107,7 +105,7 @@ def train(module: torch.nn.Module, dataset, config: TrainerConfig, accelerator: 
     run = Run(module, dataset, config, accelerator)
     with alone(run.folder, accelerator.is_main_process):
         run.resume()
-        with run.told_to_stop():
+        with run.stop.heard():
             run.loop()
         run.finish()
 
@@ -118,9 +116,10 @@ class Run:
     def __init__(self, module, dataset, config, accelerator):
         self.config, self.accelerator, self.dataset = config, accelerator, dataset
         self.folder = Path(config.output_dir)
-        self.step, self.stop = 0, False
+        self.step = 0
         self.skipped = torch.zeros(2, device=accelerator.device)  # steps that were not finite: all, in a row
-        self.unread = []  # figures of the steps since the log was written, which the device may still compute
+        self.log = Log(self.folder / "log.jsonl", accelerator.is_main_process)
+        self.stop = Stop(accelerator, config.logging_steps)
         workers = 0 if config.data_on_device else config.dataloader_num_workers
         loader = DataLoader(
             dataset,
@@ -160,21 +159,21 @@ class Run:
         ) as bar:  # what is told of an error begins a line of its own
             self.module.train()
             if self.step == 0:
-                self.log(self.validation())
+                self.log.write(self.step, self.validation())
             for _ in self.steps():
                 bar.update()
                 last = self.step == config.max_train_steps
                 validates = last or self.step % config.validation_steps == 0
-                saves = last or self.step % config.checkpointing_steps == 0 or self.stopping()
+                saves = last or self.step % config.checkpointing_steps == 0 or self.stop.wanted(self.step)
                 if validates or saves or self.step % config.logging_steps == 0:
-                    loss, skipped = self.read()
+                    loss, skipped = self.log.read()
                     bar.set_postfix(loss=f"{loss:.4f}", skipped=skipped)
                 figures = self.validation() if validates else {}
-                self.log(figures)
+                self.log.write(self.step, figures)
                 if saves:
                     self.save_checkpoint(skipped, figures)
-                if saves and not last and self.stopping():
-                    self.leave()
+                if saves and not last and self.stop.wanted(self.step):
+                    self.stop.leave(self.step)
 
     def steps(self):
         """Take optimiser steps, and yield after each."""
@@ -228,62 +227,9 @@ class Run:
         optimizer.zero_grad()
         self.step += 1
         self.skipped = torch.stack([self.skipped[0] + broken, (self.skipped[1] + 1) * broken])
-        record = {"step": self.step, "time": round(time.time(), 2), "lr": rate}
-        self.unread.append((record, torch.stack([loss, grad_norm, *self.skipped])))
+        self.log.add(self.step, rate, torch.stack([loss, grad_norm, *self.skipped]))
 
-    def read(self) -> tuple[float, int]:
-        """Log the steps whose figures were not read yet; wait for the device.
-
-        Returns (the last loss, how many steps were skipped in all).
-        """
-        records, figures = zip(*self.unread, strict=True)
-        self.unread = []
-        for record, (loss, grad_norm, skipped, in_a_row) in zip(
-            records, torch.stack(figures).tolist(), strict=True
-        ):
-            self.log({**record, "loss": loss, "grad_norm": grad_norm, "skipped": int(skipped)})
-            if in_a_row >= MAX_SKIPPED:
-                raise InputError(
-                    f"{MAX_SKIPPED} steps in a row gave a loss or gradient that is not finite; lower "
-                    "learning_rate or set mixed_precision to no, and resume from the last one in "
-                    f"{self.folder}."
-                )
-        return loss, int(skipped)
-
-    # -- a signal before the machine is taken away -----------------------------------------------------------
-
-    @contextlib.contextmanager
-    def told_to_stop(self):
-        """SIGTERM only sets `stop`, while the body runs."""
-
-        def stop(*_):
-            self.stop = True
-
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    def stopping(self) -> bool:
-        """Whether a process was told to stop. Several ask each other, at steps that wait for the device."""
-        if self.accelerator.num_processes == 1:
-            return self.stop
-        if self.step % self.config.logging_steps:
-            return False
-        told = torch.tensor(float(self.stop), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(told, "sum"))
-
-    def leave(self):
-        """End the process as SIGTERM does."""
-        if self.accelerator.is_main_process:
-            print(
-                f"told to stop at step {self.step}; --resume_from_checkpoint latest goes on.", file=sys.stderr
-            )
-        self.accelerator.end_training()
-        sys.exit(128 + signal.SIGTERM)
-
-    # -- validation, log, files ------------------------------------------------------------------------------
+    # -- validation and files --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def averaged_weights(self):
@@ -308,13 +254,6 @@ class Run:
                 module.train()
         self.accelerator.wait_for_everyone()
         return {f"validation_{name}": value for name, value in figures.items()}
-
-    def log(self, values: dict):
-        """Append to log.jsonl, if there is something to say."""
-        if self.accelerator.is_main_process and values:
-            record = {"step": self.step, "time": round(time.time(), 2), **values}
-            with open(self.folder / "log.jsonl", "a") as file:
-                file.write(json.dumps(record) + "\n")
 
     def save_checkpoint(self, skipped: int, figures: dict):
         """Write checkpoint-<step>, unless a weight is not finite.
@@ -345,13 +284,7 @@ class Run:
         if checkpoint:
             self.load_checkpoint(checkpoint)
         if self.accelerator.is_main_process:
-            log = self.folder / "log.jsonl"
-            lines = log.read_text().splitlines(keepends=True) if checkpoint and log.exists() else []
-            # A kill may have cut the last line short, or left steps behind that will be run again.
-            complete = (line for line in lines if line.endswith("\n"))
-            kept = "".join(line for line in complete if json.loads(line)["step"] <= self.step)
-            with whole(log) as part:
-                part.write_text(kept)
+            self.log.begin(self.step)
             write_yaml(self.config, self.folder / "config.yaml")
             about = facts(device=str(self.accelerator.device), processes=self.accelerator.num_processes)
             (self.folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
@@ -376,11 +309,6 @@ class Run:
                 module.save(part)
                 shutil.rmtree(model, ignore_errors=True)  # an earlier one: a folder is not renamed onto it
         self.accelerator.end_training()
-
-
-def ignore_sigterm(worker: int) -> None:
-    """A loader's process goes on where all of a job's are told to stop: the training one ends it."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def parameter_groups(parameters: list, weight_decay: float) -> list[dict]:

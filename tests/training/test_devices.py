@@ -24,6 +24,7 @@ from dmxlib.reproduce import seeded_generator
 from dmxlib.studies import few_steps
 from dmxlib.training import codec as codec_training
 from dmxlib.training import decoded, loop, separator
+from dmxlib.training.log import Log
 
 DEVICE = "lazy:0"
 SIZES = dict(level_channels=[8, 8], attention_from=1, fourier_channels=8, time_channels=8, chunk_frames=8)
@@ -114,7 +115,8 @@ def check(step, batch, tmp_path, optimizer="adamw"):
     run.accelerator = SimpleNamespace(
         clip_grad_norm_=torch.nn.utils.clip_grad_norm_, unwrap_model=lambda module: module, scaler=None
     )
-    run.module, run.step, run.skipped, run.unread = step, 0, torch.zeros(2, device=DEVICE), []
+    run.module, run.step, run.skipped = step, 0, torch.zeros(2, device=DEVICE)
+    run.log = Log(tmp_path / "log.jsonl", writes=True)
     run.parameters = [parameter for parameter in step.parameters() if parameter.requires_grad]
     own = loop.OPTIMIZERS[optimizer](loop.parameter_groups(run.parameters, 0.01), 1e-3, fused=True)
     run.optimizer = SimpleNamespace(optimizer=own)  # as Accelerate wraps it
@@ -125,7 +127,7 @@ def check(step, batch, tmp_path, optimizer="adamw"):
     gradients = [parameter.grad for parameter in run.parameters if parameter.grad is not None]
     assert {str(tensor.device) for tensor in (loss, *gradients)} == {DEVICE}
     run.update(loss.detach())
-    assert run.unread[0][1].device == torch.device(DEVICE), "what is logged waits on the device"
+    assert run.log.unread[0][1].device == torch.device(DEVICE), "what is logged waits on the device"
     assert len(own.state) == len(gradients)
     with torch.no_grad(), run.averaged_weights() as module:
         figures = module.eval().validate(tmp_path / "picture.png")
@@ -207,7 +209,7 @@ def test_no_step_waits_for_the_device(gpu, fresh_accelerate, monkeypatch, optimi
                 parameter.grad = torch.randn_like(parameter)
             run.update(torch.ones((), device=DEVICE))
         with pytest.raises(Waiting):
-            run.read()
+            run.log.read()
 
 
 def test_the_latent_cache(pipeline):

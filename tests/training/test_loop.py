@@ -20,7 +20,7 @@ from dmxlib.config import parse_config
 from dmxlib.data import VocalPairs, load_tracks
 from dmxlib.errors import InputError
 from dmxlib.reproduce import alone
-from dmxlib.training import checkpoints, loop
+from dmxlib.training import checkpoints, log, loop
 from dmxlib.training.checkpoints import complete_checkpoints
 from dmxlib.training.loop import TrainerConfig, learning_rate, make_accelerator, train
 
@@ -290,7 +290,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped(config, fit):
 
 
 def test_too_many_non_finite_steps_stop_the_run(config, fit, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "MAX_SKIPPED", 3)
+    monkeypatch.setattr(log, "MAX_SKIPPED", 3)
     with pytest.raises(InputError, match=r"^3 steps in a row .* lower learning_rate .*[^.]\.$"):
         fit(replace(config, max_train_steps=20), Toy(broken_steps=(2, *range(4, 20))))
     assert [path.name for path in complete_checkpoints(tmp_path / "run")] == ["checkpoint-2", "checkpoint-4"]

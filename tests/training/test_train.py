@@ -30,7 +30,7 @@ from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
 from dmxlib.studies import few_steps
 from dmxlib.studies.few_steps import DistillStep
-from dmxlib.training import checkpoints, decoded, loop, separator
+from dmxlib.training import checkpoints, decoded, log, separator
 from dmxlib.training import codec as codec_training
 from dmxlib.training.decoded import DecodedStep, decoded_loss
 from dmxlib.training.separator import TrainConfig, TrainStep, make_pipeline
@@ -450,7 +450,7 @@ def test_pickle_as_a_checkpoint_is_refused(flags, evil, tmp_path, key):
 
 
 def test_diverged_run_stops_with_one_sentence(flags, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "MAX_SKIPPED", 3)
+    monkeypatch.setattr(log, "MAX_SKIPPED", 3)
     good, calls = separator.v_loss, []
 
     def bad(*arguments):

@@ -1,4 +1,4 @@
-"""Read, write, resample and overlap-add audio: arrays are float32 `(channels, frames)` in [-1, 1]."""
+"""Read, write, resample and overlap-add audio: arrays are float32 `(channels, samples)` in [-1, 1]."""
 
 import contextlib
 import math
@@ -32,7 +32,7 @@ def open_audio(path, track: int = 1) -> Iterator[sf.SoundFile]:
     Args:
         track: which of the audio tracks of a video, from 1.
 
-    Raises InputError for a file that is missing, empty, without a frame or that track, or not audio.
+    Raises InputError for a file that is missing, empty, without a sample or that track, or not audio.
     """
     path = Path(path)
     if not path.is_file():
@@ -68,7 +68,7 @@ def _soundfile(path: Path, name: Path, *settings) -> sf.SoundFile:
 
 
 def _says_its_length(file: sf.SoundFile, path: Path) -> bool:
-    """Whether the number of frames is no guess: a stream's header was written before its end was known."""
+    """Whether the number of samples is no guess: a stream's header was written before its end was known."""
     if file.format != "MP3":
         return file.frames < 2**62
     with open(path, "rb") as raw:
@@ -109,8 +109,8 @@ def _decode(path: Path, destination: Path, track: int, options: tuple) -> Path:
     return destination
 
 
-def read(path, start: int = 0, frames: int = -1) -> tuple[np.ndarray, int]:
-    """Read `frames` frames from frame `start` (-1: to the end) as stereo: ((2, frames), rate in Hz).
+def read(path, start: int = 0, samples: int = -1) -> tuple[np.ndarray, int]:
+    """Read `samples` samples from sample `start` (-1: to the end) as stereo: ((2, samples), rate in Hz).
 
     Fewer where the file ends, none where it ends before `start`.
 
@@ -119,16 +119,16 @@ def read(path, start: int = 0, frames: int = -1) -> tuple[np.ndarray, int]:
     with open_audio(path) as file:
         left = max(0, file.frames - start)
         file.seek(file.frames - left)
-        count = left if frames < 0 else min(frames, left)
+        count = left if samples < 0 else min(samples, left)
         return next(read_blocks(file, count, count), np.empty((2, 0), np.float32)), file.samplerate
 
 
-def read_blocks(file: sf.SoundFile, size: int, frames: int = -1) -> Iterator[np.ndarray]:
-    """Read on from the file's position in stereo blocks of `size` frames, the last one shorter.
+def read_blocks(file: sf.SoundFile, size: int, samples: int = -1) -> Iterator[np.ndarray]:
+    """Read on from the file's position in stereo blocks of `size` samples, the last one shorter.
 
     Raises InputError where the file ends before its header says so, or holds a sample that is not a number.
     """
-    remaining = file.frames - file.tell() if frames < 0 else frames
+    remaining = file.frames - file.tell() if samples < 0 else samples
     while remaining > 0:
         count = min(size, remaining)
         try:
@@ -144,57 +144,57 @@ def read_blocks(file: sf.SoundFile, size: int, frames: int = -1) -> Iterator[np.
 
 
 def stereo(audio: np.ndarray) -> np.ndarray:
-    """(channels, frames) -> (2, frames): mono is doubled; of more channels the first two are taken."""
+    """(channels, samples) -> (2, samples): mono is doubled; of more channels the first two are taken."""
     if audio.shape[0] > 2:
         warnings.warn(f"{audio.shape[0]} channels: the first two are used, the others ignored.", stacklevel=2)
     return np.ascontiguousarray(np.repeat(audio, 2, axis=0) if audio.shape[0] == 1 else audio[:2])
 
 
 def match_channels(audio: np.ndarray, channels: int) -> np.ndarray:
-    """Stereo (2, frames) -> (channels, frames): one channel is the mid, their mean."""
+    """Stereo (2, samples) -> (channels, samples): one channel is the mid, their mean."""
     return audio.mean(axis=0, keepdims=True) if channels == 1 else audio
 
 
 def resample(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    """(channels, frames) at `rate` -> (channels, ceil(frames * new_rate / rate)) at `new_rate`, by soxr."""
+    """(channels, samples) at `rate` -> (channels, ceil(samples * new_rate / rate)) at `new_rate`, by soxr."""
     if rate == new_rate:
         return audio
     resampled = np.ascontiguousarray(soxr.resample(audio.T, rate, new_rate).T, dtype=np.float32)
     return fit(resampled, math.ceil(audio.shape[1] * new_rate / rate))
 
 
-def fit(audio: np.ndarray, frames: int) -> np.ndarray:
-    """(channels, any) -> (channels, frames): cut, or padded with silence, at the end."""
-    return np.pad(audio[:, :frames], ((0, 0), (0, max(0, frames - audio.shape[1]))))
+def fit(audio: np.ndarray, samples: int) -> np.ndarray:
+    """(channels, any) -> (channels, samples): cut, or padded with silence, at the end."""
+    return np.pad(audio[:, :samples], ((0, 0), (0, max(0, samples - audio.shape[1]))))
 
 
 def to_model(wave: np.ndarray, rate: int, model_rate: int, channels: int) -> np.ndarray:
-    """A song's stereo (2, frames) at `rate` -> (channels, frames) at a model's rate."""
+    """A song's stereo (2, samples) at `rate` -> (channels, samples) at a model's rate."""
     return match_channels(resample(wave, rate, model_rate), channels)
 
 
-def from_model(wave: np.ndarray, model_rate: int, rate: int, frames: int) -> np.ndarray:
-    """What a model makes of it, (channels, any) at the model's rate -> the song's (2, frames) at `rate`."""
-    return fit(resample(stereo(wave), model_rate, rate), frames)
+def from_model(wave: np.ndarray, model_rate: int, rate: int, samples: int) -> np.ndarray:
+    """What a model makes of it, (channels, any) at the model's rate -> the song's (2, samples) at `rate`."""
+    return fit(resample(stereo(wave), model_rate, rate), samples)
 
 
 def level_dbfs(wave: np.ndarray) -> float:
-    """RMS of (channels, frames) in dB relative to full scale; silence is -inf."""
+    """RMS of (channels, samples) in dB relative to full scale; silence is -inf."""
     with np.errstate(divide="ignore"):
         return float(10 * np.log10(np.mean(np.square(wave, dtype=np.float64))))
 
 
 @contextlib.contextmanager
-def open_for_writing(path, rate: int, subtype: str | None = None, frames: int = 0) -> Iterator[sf.SoundFile]:
+def open_for_writing(path, rate: int, subtype: str | None = None, samples: int = 0) -> Iterator[sf.SoundFile]:
     """A stereo file whose format follows its ending; it gets its name only when all is written.
 
-    `frames` are as many as there will be, where that is known: a full disk is told the size.
+    `samples` are as many as there will be, where that is known: a full disk is told the size.
 
     Raises InputError where the folder or the format cannot be written, or the disk is full. An error of the
     body keeps its type.
     """
     try:
-        with whole(path, 2 * frames * BITS.get(subtype or "PCM_16", 32) / 8) as part:
+        with whole(path, 2 * samples * BITS.get(subtype or "PCM_16", 32) / 8) as part:
             try:
                 file = _soundfile(part, path, "w", rate, 2, subtype)
             except (ValueError, TypeError) as error:
@@ -209,7 +209,7 @@ BITS = {"PCM_16": 16, "PCM_24": 24}  # of a sample, by soundfile's subtype
 
 
 def quantize(wave: np.ndarray, subtype: str) -> np.ndarray:
-    """Clamp (2, frames) to full scale, with a warning, and round to what `subtype` holds; float stays."""
+    """Clamp (2, samples) to full scale, with a warning, and round to what `subtype` holds; float stays."""
     if subtype == "FLOAT":
         return wave
     scale = 2.0 ** (BITS.get(subtype, 24) - 1)
@@ -221,7 +221,7 @@ def quantize(wave: np.ndarray, subtype: str) -> np.ndarray:
 
 
 def write_block(file: sf.SoundFile, wave: np.ndarray) -> None:
-    """Append a (2, frames) block to an open file, quantized to its subtype."""
+    """Append a (2, samples) block to an open file, quantized to its subtype."""
     wave = quantize(wave, file.subtype)
     if file.subtype in BITS:  # as integers: soundfile scales floats by 32767, but reads them back by 1/32768
         wave = (wave.astype(np.float64) * 2**31).astype(np.int32)
@@ -229,7 +229,7 @@ def write_block(file: sf.SoundFile, wave: np.ndarray) -> None:
 
 
 def write(path, wave: np.ndarray, rate: int, subtype: str | None = None) -> None:
-    """Write (2, frames) to wav, flac, ogg or mp3 by the path's ending; `subtype` is soundfile's."""
+    """Write (2, samples) to wav, flac, ogg or mp3 by the path's ending; `subtype` is soundfile's."""
     with open_for_writing(path, rate, subtype) as file:
         write_block(file, wave)
 
@@ -267,7 +267,7 @@ def in_chunks(
 def chunks(blocks: Iterable[np.ndarray], length: int, hop: int) -> Iterator[np.ndarray]:
     """Cut a stream of (channels, any) blocks into overlapping (channels, length) chunks, the last one padded.
 
-    Chunk k starts at frame k * hop; as few chunks as cover the stream, and at least one.
+    Chunk k starts at sample k * hop; as few chunks as cover the stream, and at least one.
     """
     held, covered = None, False
     for block in blocks:
@@ -275,13 +275,13 @@ def chunks(blocks: Iterable[np.ndarray], length: int, hop: int) -> Iterator[np.n
         while held.shape[1] >= length:
             yield held[:, :length]
             held, covered = held[:, hop:], True
-    # What is held now reaches length - hop frames back into the last chunk.
+    # What is held now reaches length - hop samples back into the last chunk.
     if held is not None and not (covered and held.shape[1] <= length - hop):
         yield fit(held, length)
 
 
 def overlap_add(parts: Iterable[np.ndarray], hop: int) -> Iterator[np.ndarray]:
-    """Cross-fade a stream of (channels, length) chunks that start `hop` frames apart, block by block.
+    """Cross-fade a stream of (channels, length) chunks that start `hop` samples apart, block by block.
 
     The fades are linear over the overlap and sum to one, so unchanged chunks give back the signal they were
     cut from. Past the middle of a chunk a second overlap begins only for hop < length / 2: hop must be at

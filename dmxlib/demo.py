@@ -23,8 +23,8 @@ def excerpt(folder: str | None, start: float):
         raise InputError(
             f"{folder} is no folder with mixture and vocals (.wav, .flac ...); prepare a data set first."
         )
-    frames = (round(start * track.rate), round(SECONDS * track.rate))
-    return track.name, track.mixture(*frames), track.vocals(*frames), track.rate
+    excerpt = (round(start * track.rate), round(SECONDS * track.rate))
+    return track.name, track.mixture(*excerpt), track.vocals(*excerpt), track.rate
 
 
 @exit_on_input_error

@@ -60,7 +60,7 @@ def v_loss(
     """E || v_hat(z_t, t, c) - v_t ||^2 with v_t = alpha_t eps - sigma_t z_0, latents (batch, channels, F).
 
     t is 1 - u^t_power with u uniform, stratified over the batch: the loss varies more with t than with
-    anything else. The paper's is 1; more draws t nearer to pure noise, all that a single step sees.
+    anything else. The paper's is 1; more chooses t nearer to pure noise, all that a single step sees.
     """
     batch = len(latents)
     offsets = torch.rand(batch, generator=generator, device=latents.device)

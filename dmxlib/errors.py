@@ -1,4 +1,4 @@
-"""What a user can mend is told in one sentence; everything else keeps its traceback."""
+"""Errors that the user can fix end the command with one line. Bugs keep their traceback."""
 
 import contextlib
 import errno
@@ -45,8 +45,8 @@ def sentence(error: BaseException) -> str | None:
 
 
 def exit_on_input_error(main):
-    """Wrap a command line's `main`: what the user can mend is printed to stderr and ends the process with
-    code 1, a warning is one line. What the terminal's encoding lacks is printed with escapes."""
+    """Wrap a command line's `main`: what the user can fix is printed to stderr and ends the process with
+    code 1. A warning is one line. What the terminal's encoding lacks is printed with escapes."""
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):

@@ -1,7 +1,7 @@
 """Encode a data set once: augmented vocal and mixture pairs in a latent cache on disk.
 
 `python -m dmxlib.latents --data_root data/toy --codec CODEC --output_dir data/latents/toy` writes shards of
-- "latents" (n, dimension + 1, F): what the U-Net learns to draw, the vocals' latents and their level;
+- "latents" (n, dimension + 1, F): what the U-Net learns to sample, the vocals' latents and their level;
 - "condition" (n, dimension, F): the mixture's latents, all that stage 1 reads;
 - "mixture" (n, channels, T): the mixture's samples as 16-bit integers, for stage 2;
 - "accompaniment", where the setting says so: as "latents", of what is not the vocals, for MSG-LD.

@@ -12,7 +12,7 @@ def save_spectrograms(path, waves: dict[str, np.ndarray], rate: int) -> None:
     """Plot mel spectrograms, one above the other on one scale of decibels, to an image file.
 
     Args:
-        waves: title -> (channels, frames) at `rate` Hz; the mean of the channels is plotted.
+        waves: title -> (channels, samples) at `rate` Hz; the mean of the channels is plotted.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     spectrograms(waves, rate).savefig(path, dpi=110)
@@ -41,7 +41,7 @@ def spectrograms(waves: dict[str, np.ndarray], rate: int):
 
 
 def waveforms(waves: dict[str, np.ndarray], rate: int, start: float = 0.0):
-    """Plot waves (channels, frames) one above the other, from second `start` on; returns the figure."""
+    """Plot waves (channels, samples) one above the other, from second `start` on; returns the figure."""
     figure, rows = _rows(len(waves), 1.4)
     mids = {title: wave.mean(axis=0) for title, wave in waves.items()}
     top = 1.05 * max(1e-6, *(np.abs(mid).max() for mid in mids.values()))
@@ -81,7 +81,7 @@ def uncertainty(voices: list[np.ndarray], rate: int):
     """Plot the mean and the deviation, in dB, of the mel spectrograms of voices that one mixture gave.
 
     Args:
-        voices: each (channels, frames) at `rate` Hz. Powers are floored at FLOOR_DB under the highest peak.
+        voices: each (channels, samples) at `rate` Hz. Powers are floored at FLOOR_DB under the highest peak.
 
     Returns the figure.
     """
@@ -128,7 +128,7 @@ def training_curve(log, title: str):
 
 
 def play(waves: dict[str, np.ndarray], rate: int) -> None:
-    """Show a player for each wave (channels, frames) under its title; their levels compare."""
+    """Show a player for each wave (channels, samples) under its title; their levels compare."""
     from IPython.display import Audio, Markdown, display
 
     peak = max(1e-8, *(float(np.abs(wave).max()) for wave in waves.values()))

@@ -20,7 +20,7 @@ def wiener(
     exponent: float = EXPONENT,
     window_seconds: float = WINDOW_SECONDS,
 ) -> np.ndarray:
-    """Refine `vocals` (2, frames) against `mixture` (2, frames), both at `rate` Hz; returns (2, frames).
+    """Refine `vocals` (2, samples) against `mixture` (2, samples), both at `rate` Hz; returns (2, samples).
 
     `soft_mask` of the mid: one for left and right keeps the mixture's image.
 

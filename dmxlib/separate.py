@@ -135,7 +135,7 @@ def separating(options):
     with ProcessPoolExecutor(options.jobs, spawn, begin, [options]) as pool:
 
         def separated(function, songs):
-            # the new processes heed it in a song alone
+            # the new processes obey it in a song alone
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
             results = pool.map(function, songs)
             signal.signal(signal.SIGINT, handler)
@@ -251,9 +251,9 @@ def separate_file(system, track: Path, paths, options) -> None:
     subtype = "PCM_24" if options.int24 else "FLOAT" if options.float32 else None
     with audio.open_audio(track, options.track) as file, contextlib.ExitStack() as stack:
         rate = file.samplerate
-        frames = _excerpt(file, options)
+        samples = _excerpt(file, options)
         separated = system.stream(
-            audio.read_blocks(file, BLOCK_SECONDS * rate, frames),
+            audio.read_blocks(file, BLOCK_SECONDS * rate, samples),
             rate,
             num_inference_steps=options.steps,
             generator=torch.Generator().manual_seed(options.seed),
@@ -261,10 +261,12 @@ def separate_file(system, track: Path, paths, options) -> None:
             refine=None if options.refine == "none" else options.refine or system.refinement,
         )
         if options.verbose:
-            print(f"{track}: {frames / rate:.1f} s at {rate} Hz", file=sys.stderr)
-        outputs = [stack.enter_context(audio.open_for_writing(path, rate, subtype, frames)) for path in paths]
+            print(f"{track}: {samples / rate:.1f} s at {rate} Hz", file=sys.stderr)
+        outputs = [
+            stack.enter_context(audio.open_for_writing(path, rate, subtype, samples)) for path in paths
+        ]
         bar = stack.enter_context(
-            tqdm(total=round(frames / rate), desc=track.name, unit="s", disable=options.jobs > 1)
+            tqdm(total=round(samples / rate), desc=track.name, unit="s", disable=options.jobs > 1)
         )
         for mixture, voice in separated:
             voice = audio.quantize(voice, outputs[0].subtype)  # so that the two files add up to the mixture
@@ -274,7 +276,7 @@ def separate_file(system, track: Path, paths, options) -> None:
 
 
 def _excerpt(file, options) -> int:
-    """Seek to --start; the number of frames to read."""
+    """Seek to --start; the number of samples to read."""
     start = options.start * file.samplerate
     if not 0 <= start < file.frames - 0.5:
         raise InputError(f"--start {options.start} lies outside of {file.name}.")

@@ -22,7 +22,7 @@ class ResidualBlock(nn.Module):
     """Twice GroupNorm, SiLU, Conv1d; the residual sum; then FiLM by the time embedding.
 
     The gain is bounded to 0..2, ours: gains multiply from block to block, the last norm hides their product
-    from the loss, and where t is seldom drawn it grew until it overflowed.
+    from the loss, and where t is seldom chosen it grew until it overflowed.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, time_channels):
@@ -126,10 +126,10 @@ class Injection(nn.Module):
 
 
 class Mask(nn.Module):
-    """Passes on, in a learned basis, what a mask drawn from the features leaves of the mixture's latent.
+    """Passes on, in a learned basis, what a mask made of the features leaves of the mixture's latent.
 
     Ours. Without this path a small U-Net is slow to pass on what the mixture's latent holds: after 128
-    steps it draws voices of -0.7 dB SI-SDR, with it 0.4 dB (results/ablations/separator.csv).
+    steps it samples voices of -0.7 dB SI-SDR, with it 0.4 dB (results/ablations/separator.csv).
     """
 
     def __init__(

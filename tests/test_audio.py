@@ -90,11 +90,11 @@ def test_without_ffmpeg_says_to_install_it(tmp_path, monkeypatch):
 
 def test_excerpts_end_with_the_file(tmp_path, song):
     sf.write(tmp_path / "song.wav", song.T, RATE, subtype="FLOAT")
-    frames = song.shape[1]
-    assert np.array_equal(audio.read(tmp_path / "song.wav", frames - 10)[0], song[:, -10:])
-    assert np.array_equal(audio.read(tmp_path / "song.wav", frames - 10, 100)[0], song[:, -10:])
+    samples = song.shape[1]
+    assert np.array_equal(audio.read(tmp_path / "song.wav", samples - 10)[0], song[:, -10:])
+    assert np.array_equal(audio.read(tmp_path / "song.wav", samples - 10, 100)[0], song[:, -10:])
     assert audio.read(tmp_path / "song.wav", 10, 0)[0].shape == (2, 0)
-    for start in (frames, frames + 1000):
+    for start in (samples, samples + 1000):
         assert audio.read(tmp_path / "song.wav", start)[0].shape == (2, 0)
 
 
@@ -369,11 +369,11 @@ def test_full_disk(tmp_path, rng):
 @pytest.mark.parametrize(
     "rate, new_rate", [(44_100, 48_000), (48_000, 24_000), (24_000, 44_100), (8000, 8000)]
 )
-@pytest.mark.parametrize("frames", [1, 7, 1000, 44_101])
-def test_resampled_length(rng, rate, new_rate, frames):
-    wave = rng.standard_normal((2, frames)).astype(np.float32)
+@pytest.mark.parametrize("samples", [1, 7, 1000, 44_101])
+def test_resampled_length(rng, rate, new_rate, samples):
+    wave = rng.standard_normal((2, samples)).astype(np.float32)
     resampled = audio.resample(wave, rate, new_rate)
-    assert resampled.shape == (2, math.ceil(frames * new_rate / rate)) and resampled.dtype == np.float32
+    assert resampled.shape == (2, math.ceil(samples * new_rate / rate)) and resampled.dtype == np.float32
 
 
 def test_resampling_keeps_the_sound_and_drops_what_does_not_fit():
@@ -401,19 +401,19 @@ def split(wave, cuts):
 
 
 @pytest.mark.parametrize("overlap", [0, 0.2, 0.5])
-@pytest.mark.parametrize("frames", [1, 50, 99, 100, 101, 120, 150, 180, 181, 200, 260, 500, 1003])
-def test_unchanged_chunks_give_back_the_input(rng, overlap, frames):
-    wave, hop = rng.standard_normal((2, frames)).astype(np.float32), round(LENGTH * (1 - overlap))
-    count = max(1, math.ceil((frames - LENGTH) / hop) + 1)  # as few as cover it
-    for cuts in ([], [frames // 3], rng.integers(0, frames + 1, 7), range(1, frames)):
+@pytest.mark.parametrize("samples", [1, 50, 99, 100, 101, 120, 150, 180, 181, 200, 260, 500, 1003])
+def test_unchanged_chunks_give_back_the_input(rng, overlap, samples):
+    wave, hop = rng.standard_normal((2, samples)).astype(np.float32), round(LENGTH * (1 - overlap))
+    count = max(1, math.ceil((samples - LENGTH) / hop) + 1)  # as few as cover it
+    for cuts in ([], [samples // 3], rng.integers(0, samples + 1, 7), range(1, samples)):
         parts = list(audio.chunks(split(wave, cuts), LENGTH, hop))
         assert len(parts) == count
         for k, part in enumerate(parts):
             assert np.array_equal(part, audio.fit(wave[:, k * hop :], LENGTH))
         joined = np.concatenate(list(audio.overlap_add(parts, hop)), axis=1)
         assert joined.shape[1] == (count - 1) * hop + LENGTH
-        assert np.abs(joined[:, :frames] - wave).max() < 1e-6
-        assert not joined[:, frames:].any()
+        assert np.abs(joined[:, :samples] - wave).max() < 1e-6
+        assert not joined[:, samples:].any()
 
 
 def test_chunks_come_before_the_stream_ends(rng):

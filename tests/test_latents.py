@@ -66,7 +66,7 @@ def test_items_are_those_of_direct_encoding(config, folder, tiny_codec, validati
 def test_validation_hears_only_what_training_does_not(config, tiny_codec):
     training, validation = pairs_of(config, tiny_codec)
     for kept, held in zip(training.singers[0], validation.singers[0], strict=True):
-        assert kept.first == 0 and kept.last == held.first and held.frames == 2 * held.rate
+        assert kept.first == 0 and kept.last == held.first and held.samples == 2 * held.rate
 
 
 def test_deleted_shard_is_rebuilt_identically_and_others_stay(config, folder):

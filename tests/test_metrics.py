@@ -484,7 +484,7 @@ def test_shapes_must_agree(metric):
         metric(audio, audio[:, :-1], *rate)
     with pytest.raises(ValueError, match="same shape"):
         metric(audio, audio[:1], *rate)
-    with pytest.raises(ValueError, match=r"\(channels, frames\)"):
+    with pytest.raises(ValueError, match=r"\(channels, samples\)"):
         metric(audio[0], audio[0], *rate)
 
 

@@ -46,11 +46,11 @@ def test_output_has_the_inputs_rate_and_length(tiny_pipeline, rate, chunks, refi
     assert np.isfinite(vocals).all() and vocals.std() > 0
 
 
-@pytest.mark.parametrize(("frames", "count"), [(1, 1), (20_480, 1), (20_481, 2), (36_864, 2), (36_865, 3)])
-def test_every_chunk_has_the_length_of_training(tiny_pipeline, monkeypatch, frames, count):
+@pytest.mark.parametrize(("samples", "count"), [(1, 1), (20_480, 1), (20_481, 2), (36_864, 2), (36_865, 3)])
+def test_every_chunk_has_the_length_of_training(tiny_pipeline, monkeypatch, samples, count):
     seen = []
     monkeypatch.setattr(tiny_pipeline, "generate", lambda waves, *_: seen.extend(waves) or waves)
-    wave = noise(frames / 24_000, 24_000)
+    wave = noise(samples / 24_000, 24_000)
     vocals = separate(tiny_pipeline, wave)
     assert [tuple(chunk.shape) for chunk in seen] == [(1, 20_480)] * count
     mid = torch.from_numpy(wave.mean(axis=0))

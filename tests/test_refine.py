@@ -10,7 +10,7 @@ RATE, SECONDS = 44_100, 1.5
 
 
 def tones(*frequencies, image=(1, 1)):
-    """(2, frames): sines of amplitude 0.1."""
+    """(2, samples): sines of amplitude 0.1."""
     time = np.arange(round(SECONDS * RATE)) / RATE
     wave = 0.1 * sum(np.sin(2 * np.pi * frequency * time) for frequency in frequencies)
     return np.outer(image, wave).astype(np.float32)
@@ -68,9 +68,9 @@ def test_above_the_bandwidth_the_mask_is_what_lies_below_it(below, expected):
 
 
 @pytest.mark.parametrize("rate", [8000, 22_050, 48_000])
-@pytest.mark.parametrize("frames", [1, 500, 20_000])
-def test_any_rate_and_length(rate, frames):
-    mixture = tones(300, 600)[:, :frames]
+@pytest.mark.parametrize("samples", [1, 500, 20_000])
+def test_any_rate_and_length(rate, samples):
+    mixture = tones(300, 600)[:, :samples]
     refined = wiener(mixture, mixture / 2, rate, 12_000)
     assert refined.shape == mixture.shape and np.isfinite(refined).all()
 

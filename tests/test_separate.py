@@ -25,9 +25,9 @@ BSRNN = baselines.load("bsrnn")
 RATE, FRAMES = 22_050, 25_001  # 1.13 s
 
 
-def song(frames=FRAMES, gain=0.1):
-    """(2, frames): noise, each channel another."""
-    return gain * np.random.default_rng(0).uniform(-1, 1, (2, frames)).astype(np.float32)
+def song(samples=FRAMES, gain=0.1):
+    """(2, samples): noise, each channel another."""
+    return gain * np.random.default_rng(0).uniform(-1, 1, (2, samples)).astype(np.float32)
 
 
 @pytest.fixture

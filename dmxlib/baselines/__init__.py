@@ -1,4 +1,4 @@
-"""The systems that LDM-dmx is held against, one file each, loaded by name: nothing else imports one.
+"""The systems that LDM-dmx is compared with, one file each, loaded by name: nothing else imports one.
 
 A system's module offers a `Baseline` (dmxlib/baselines/base.py), and `TrainConfig` and `make_training`, by
 which dmxlib/train.py trains it. A new one is such a file, and its line here.

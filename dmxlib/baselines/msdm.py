@@ -58,7 +58,7 @@ class MSDM(Baseline):
 
     num_inference_steps = 150
     refinement = "wiener"
-    batch_size = 4  # whose noise is drawn together, so another number gives other vocals
+    batch_size = 4  # whose noise is sampled together, so another number gives other vocals
 
     @register_to_config
     def __init__(

@@ -1,7 +1,7 @@
 """MSG-LD: multi-track latent diffusion that separates and generates (Karchkhadze and others, ICASSP 2025,
 arXiv 2409.12346), on a codec that knows voices.
 
-One U-Net draws the latents of both sources jointly, given the mixture's. The paper and its published
+One U-Net samples the latents of both sources jointly, given the mixture's. The paper and its published
 configuration fix: weights that the sources share, with convolutions over their axis, the third dimension; the
 mixture's latent, averaged to each level's length, at every level; a mixture of zeros in a tenth of the
 training, for classifier-free guidance, whose weight goes from separation (1 or 2) to generation (0); given
@@ -9,7 +9,7 @@ sources noised along with the others, for partial generation; AdamW at 3e-5, and
 codec, this project's instead of a VAE of instruments' Mel-spectrograms with its vocoder; two sources, with
 their levels; v on the cosine schedule, as LDM-dmx has it; and the U-Net, LDM-dmx's own, in which the sources
 exchange once a level and side, and the mixture is merged in on the way down. A single network then tells
-the two latent diffusion systems apart: whether the accompaniment is drawn as well.
+the two latent diffusion systems apart: whether the accompaniment is sampled as well.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class MSGLD(Baseline):
 
     num_inference_steps = 200
     refinement = "wiener"
-    batch_size = 4  # whose noise is drawn together, so another number gives other vocals
+    batch_size = 4  # whose noise is sampled together, so another number gives other vocals
 
     @register_to_config
     def __init__(
@@ -138,7 +138,7 @@ class MSGLD(Baseline):
     # -- sampling --------------------------------------------------------------------------------------------
 
     def extract(self, mixture, steps, generator):
-        """The vocals of what is drawn for the mixture."""
+        """The vocals that are sampled for the mixture."""
         latents = self.sample(self.codec.encode(mixture), steps, generator, self.config.guidance_scale)
         return decode_pair(self.codec, latents[:, 0], mixture)
 
@@ -179,7 +179,7 @@ class MSGLD(Baseline):
         Args:
             condition: the mixture's latents (batch, dimension, F).
             scale: of the guidance; 0 leaves the condition out, 1 takes it as it is, more exaggerates it.
-            given: latents of the result's shape, NaN where they are to be drawn.
+            given: latents of the result's shape, NaN where they are to be sampled.
         """
         batch, size, frames = condition.shape
         shape = (batch, len(SOURCES) * (size + 1), frames)
@@ -206,9 +206,9 @@ class TrainStep(base.TrainStep):
         return self.model.latent_loss(latents, batch["condition"], generator)
 
     def preview(self, pair, steps, generator):
-        """The true and the drawn latents of the vocals, decoded; their loudness is left out."""
-        drawn = self.model.sample(pair["condition"], steps, generator, self.model.config.guidance_scale)
-        return [self.model.codec.decode(latents[:, :-1]) for latents in (pair["latents"], drawn[:, 0])]
+        """The true and the sampled latents of the vocals, decoded; their loudness is left out."""
+        sampled = self.model.sample(pair["condition"], steps, generator, self.model.config.guidance_scale)
+        return [self.model.codec.decode(latents[:, :-1]) for latents in (pair["latents"], sampled[:, 0])]
 
 
 def make_training(config: TrainConfig, device):

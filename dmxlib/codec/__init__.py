@@ -1,7 +1,7 @@
 """EnCodec as ONE stream of continuous latents, and the conditioner, a trainable copy of its encoder.
 
 `encode` and `decode` bypass EnCodec's quantiser and its one-second chunks: a chunk border would be audible,
-and a diffusion model draws continuous values. Latents are half whitened (`Normalization`); the statistics
+and a diffusion model samples continuous values. Latents are half whitened (`Normalization`); the statistics
 belong to the codec and lie with its weights.
 """
 

@@ -1,4 +1,4 @@
-"""Training pairs drawn on a GPU from waves that lie there: no reading, no workers, no cache.
+"""Training pairs made on a GPU from waves that lie there: no reading, no workers, no cache.
 
 An hour takes 4 bytes a sample and channel of voice and accompaniment: 0.35 GB at 24 kHz mono, twice that
 where the channels differ, 1.4 GB at 48 kHz stereo. MUSDB18-HQ's training songs are 7.5 GB at the paper's
@@ -35,7 +35,7 @@ def over(pair: Pair, other: Pair) -> Pair:
 
 
 def layer(pair: Pair, another, generator: torch.Generator) -> Pair:
-    """As augment's, but the gain is drawn where a source is silent as well."""
+    """As augment's, but the gain is chosen where a source is silent as well."""
     if not coin(generator):
         return pair
     vocals, accompaniment = pair
@@ -116,7 +116,7 @@ ZEROS = 32  # of a resampling's windowed sinc, each side
 
 
 def resample(wave: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
-    """(..., frames) at `rate` -> (..., ceil(frames * new_rate / rate)) at `new_rate`, any two integers."""
+    """(..., samples) at `rate` -> (..., ceil(samples * new_rate / rate)) at `new_rate`, any two integers."""
     cutoff = min(1.0, new_rate / rate) * (1 + PASSBAND) / 2
     reach = math.ceil(ZEROS / cutoff)
     places = torch.arange(math.ceil(wave.shape[-1] * new_rate / rate), device=wave.device) * rate
@@ -129,15 +129,15 @@ def resample(wave: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
     return (padded[..., indices] * kernel).sum(dim=-1)
 
 
-def fit(wave: torch.Tensor, frames: int) -> torch.Tensor:
-    """(channels, any) -> (channels, frames): cut, or padded with silence, at the end."""
-    return torch.nn.functional.pad(wave[:, :frames], (0, max(0, frames - wave.shape[1])))
+def fit(wave: torch.Tensor, samples: int) -> torch.Tensor:
+    """(channels, any) -> (channels, samples): cut, or padded with silence, at the end."""
+    return torch.nn.functional.pad(wave[:, :samples], (0, max(0, samples - wave.shape[1])))
 
 
 class DevicePairs(VocalPairs):
     """The pairs of a `VocalPairs` on a device.
 
-    The same seed draws the same excerpts, gains and other numbers. Items are the same to 16 bits with
+    The same seed chooses the same excerpts, gains and other numbers. Items are the same to 16 bits with
     stem_remix, layer, polarity, channel_flip, tone and levels, of tracks at the model's rate. Those at other
     rates are resampled once, and excerpts of them begin up to half a sample beside. pitch_shift and one_band
     differ in the last tenth of the band. The voices' own augmentations and band_automation are not supported.
@@ -181,22 +181,22 @@ class DevicePairs(VocalPairs):
         integers = np.clip(np.round(source * 32768), -32768, 32767).astype(np.int16)
         return torch.from_numpy(integers).to(self.device)
 
-    def _span(self, track, start, frames):
+    def _span(self, track, start, samples):
         """Where samples of the track lie at the model's rate."""
-        frames = min(frames, track.frames - start)
+        samples = min(samples, track.samples - start)
         first = round(start * self.rate / track.rate)
-        return first, first + math.ceil(frames * self.rate / track.rate)
+        return first, first + math.ceil(samples * self.rate / track.rate)
 
-    def _level_dbfs(self, track, pair, start, frames):
+    def _level_dbfs(self, track, pair, start, samples):
         blocks = self.waves[track][2]
         first, last = (
-            min(round(place / BLOCK), len(blocks) - 1) for place in self._span(track, start, frames)
+            min(round(place / BLOCK), len(blocks) - 1) for place in self._span(track, start, samples)
         )
         power = (blocks[last] - blocks[first]) / max(1, (last - first) * BLOCK)
         return 10 * math.log10(power) if power > 0 else -math.inf
 
-    def _read(self, track, start, frames):
-        first, last = self._span(track, start, frames)
+    def _read(self, track, start, samples):
+        first, last = self._span(track, start, samples)
         silence = torch.zeros(1, 0, device=self.device)
         sources = (silence if wave is None else wave[:, first:last] for wave in self.waves[track][:2])
         return tuple(fit(source.float() / 32768, last - first).expand(2, -1) for source in sources)

@@ -47,7 +47,7 @@ def pack(roots: list, destination, size: float, mono: bool = False, quiet: bool 
             raise InputError(f"{folder} would be written twice; remove it or name another folder.")
     sets = {folder: _rows(root, mono) for folder, root in folders.items()}
     seconds = sum(
-        row["channels"] * track.frames / track.rate * ((row["vocals"] and row["accompaniment"]) + 1)
+        row["channels"] * track.samples / track.rate * ((row["vocals"] and row["accompaniment"]) + 1)
         for rows in sets.values()
         for row, track in rows
     )

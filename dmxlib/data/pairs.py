@@ -120,14 +120,14 @@ class VocalPairs(torch.utils.data.Dataset):
     def _place(self, track, generator):
         # a raised pitch shortens the excerpt
         margin = 2 ** (PITCH_SEMITONES / 12) if "pitch_shift" in self.augmentations else 1
-        frames = round(self.seconds * margin * track.rate)
-        return int(uniform(generator, 0, max(1, track.frames - frames))), frames
+        samples = round(self.seconds * margin * track.rate)
+        return int(uniform(generator, 0, max(1, track.samples - samples))), samples
 
-    def _level_dbfs(self, track, pair, start, frames):
+    def _level_dbfs(self, track, pair, start, samples):
         return audio.level_dbfs(pair[0])
 
-    def _read(self, track, start, frames):
-        vocals, mixture = track.vocals(start, frames), track.mixture(start, frames)
+    def _read(self, track, start, samples):
+        vocals, mixture = track.vocals(start, samples), track.mixture(start, samples)
         sources = (vocals, mixture - vocals)
         return tuple(audio.resample(source, track.rate, self.rate) for source in sources)
 

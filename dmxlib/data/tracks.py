@@ -27,7 +27,7 @@ class Track:
     """A song with its vocals, read lazily: samples `first` to `last` (None: the end) of two files.
 
     Where both are the same file it is a voice alone; without a file of vocals it is instrumental. All lengths
-    and places are in samples of one channel, which soundfile calls frames.
+    and places are in samples of one channel.
 
     Raises InputError on first use where the files differ in rate or length.
     """
@@ -54,7 +54,7 @@ class Track:
         return self._info[0]
 
     @property
-    def frames(self) -> int:
+    def samples(self) -> int:
         """Length in samples at `rate`."""
         return (self._info[1] if self.last is None else self.last) - self.first
 
@@ -68,17 +68,17 @@ class Track:
         """Whether there is more than the vocals."""
         return self.vocals_path != self.mixture_path
 
-    def mixture(self, start: int = 0, frames: int | None = None) -> np.ndarray:
-        """The mixture, float32 (2, frames), from sample `start` on; fewer at the end of the track."""
-        return self._read(self.mixture_path, start, frames)
+    def mixture(self, start: int = 0, samples: int | None = None) -> np.ndarray:
+        """The mixture, float32 (2, samples), from sample `start` on; fewer at the end of the track."""
+        return self._read(self.mixture_path, start, samples)
 
-    def vocals(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+    def vocals(self, start: int = 0, samples: int | None = None) -> np.ndarray:
         """The vocals, as the mixture; zeros of an instrumental."""
-        return self._read(self.vocals_path, start, frames)
+        return self._read(self.vocals_path, start, samples)
 
-    def _read(self, path, start, frames):
-        left = max(0, self.frames - start)
-        count = left if frames is None else min(frames, left)
+    def _read(self, path, start, samples):
+        left = max(0, self.samples - start)
+        count = left if samples is None else min(samples, left)
         if path is None:
             return np.zeros((2, count), np.float32)
         return audio.read(path, self.first + start, count)[0]
@@ -87,9 +87,9 @@ class Track:
 class PackedTrack(Track):
     """A song of a pack: `mixture_path` is its accompaniment's file, and the mixture the sum of both."""
 
-    def mixture(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+    def mixture(self, start: int = 0, samples: int | None = None) -> np.ndarray:
         """As a track's."""
-        return super().mixture(start, frames) + self.vocals(start, frames)
+        return super().mixture(start, samples) + self.vocals(start, samples)
 
 
 def load_tracks(root, split: str, target: str = "vocals") -> list[Track]:
@@ -180,11 +180,11 @@ def hold_out(tracks: list[Track], seconds: float) -> tuple[list[Track], list[Tra
     Raises InputError for a track that is not longer than that.
     """
     for track in tracks:
-        if track.frames <= seconds * track.rate:
+        if track.samples <= seconds * track.rate:
             raise InputError(
                 f"{track.name} is not longer than the {seconds} s to hold out of it; hold out less."
             )
-    cuts = [track.first + track.frames - round(seconds * track.rate) for track in tracks]
+    cuts = [track.first + track.samples - round(seconds * track.rate) for track in tracks]
     kept = [replace(track, last=cut) for track, cut in zip(tracks, cuts, strict=True)]
     held = [replace(track, first=cut) for track, cut in zip(tracks, cuts, strict=True)]
     return kept, held
@@ -232,7 +232,7 @@ def _sung(track: Track) -> bool:
     """Whether one of a track's seconds is sung; what cannot be read is not."""
     with contextlib.suppress(InputError), audio.open_audio(track.vocals_path) as file:
         file.seek(track.first)
-        blocks = audio.read_blocks(file, track.rate, track.frames)
+        blocks = audio.read_blocks(file, track.rate, track.samples)
         return any(audio.level_dbfs(block) > audio.SILENCE_DBFS for block in blocks)
     return False
 

@@ -1,6 +1,6 @@
-"""What the systems are held against: the mixture, a fixed filter, repetition, and two oracles.
+"""What the systems are compared with: the mixture, a fixed filter, repetition, and two oracles.
 
-Each is a function of a track that returns its vocals, (2, frames) at the track's rate. Those that see the
+Each is a function of a track that returns its vocals, (2, samples) at the track's rate. Those that see the
 true vocals say so.
 """
 
@@ -31,7 +31,7 @@ def at_best_gain(separate: Separator, track: Track, seconds: float = GAIN_SECOND
     SDR (sees the target)."""
     estimate, vocals = separate(track), track.vocals()
     size = round(seconds * track.rate)
-    for start in range(0, track.frames, size):
+    for start in range(0, track.samples, size):
         x, v = (wave[:, start : start + size].mean(axis=0) for wave in (estimate, vocals))
         estimate[:, start : start + size] *= np.vdot(x, v) / max(np.vdot(x, x), 1e-12)
     return estimate
@@ -50,7 +50,7 @@ def equalizer(songs) -> Separator:
         cross = cross + (v * x.conj()).real.sum(dim=(0, 2), dtype=torch.float64)
         power = power + x.abs().square().sum(dim=(0, 2), dtype=torch.float64)
     gain = (cross / power.clamp(min=1e-12)).float()[:, None]
-    return lambda track: istft(gain * stft(track.mixture()), track.frames).numpy()
+    return lambda track: istft(gain * stft(track.mixture()), track.samples).numpy()
 
 
 REPEAT_SECONDS, REPEAT_WIDTH = 30.0, 2.0  # a window that is searched for repetitions; their least distance
@@ -62,7 +62,7 @@ def repetition(track: Track) -> np.ndarray:
     Each STFT frame is compared with its nearest neighbours; what rises above their median is the voice's.
     """
     mixture, size = track.mixture(), round(REPEAT_SECONDS * track.rate)
-    parts = [mixture[:, start : start + size] for start in range(0, track.frames, size)]
+    parts = [mixture[:, start : start + size] for start in range(0, track.samples, size)]
     return np.concatenate([_not_repeated(part, track.rate) for part in parts], axis=1)
 
 
@@ -93,7 +93,7 @@ def ideal_ratio_mask(track: Track) -> np.ndarray:
     vocals, mixture = track.vocals(), track.mixture()
     voice, rest, spectrum = map(stft, (vocals, mixture - vocals, mixture))
     mask = voice.abs() / (voice.abs() + rest.abs()).clamp(min=1e-8)
-    return istft(spectrum * mask, track.frames).numpy()
+    return istft(spectrum * mask, track.samples).numpy()
 
 
 @torch.no_grad()
@@ -109,4 +109,4 @@ def through_codec(pipeline: VocalSeparationPipeline, track: Track) -> np.ndarray
 
     waves = (audio.to_model(wave, track.rate, rate, channels) for wave in (track.vocals(), track.mixture()))
     blocks = list(audio.in_chunks(code, [np.concatenate(list(waves))], pipeline.chunk_samples))
-    return audio.from_model(np.concatenate(blocks, axis=1), rate, track.rate, track.frames)
+    return audio.from_model(np.concatenate(blocks, axis=1), rate, track.rate, track.samples)

@@ -46,13 +46,13 @@ def load_songs(
 
 
 def excerpts(track: Track, seconds: float = EXCERPT_SECONDS) -> list[slice]:
-    """A track's whole excerpts, one after the other, as slices of frames; a shorter track is one."""
-    length = min(round(seconds * track.rate), track.frames)
-    return [slice(start, start + length) for start in range(0, track.frames - length + 1, length)]
+    """A track's whole excerpts, one after the other, as slices of samples; a shorter track is one."""
+    length = min(round(seconds * track.rate), track.samples)
+    return [slice(start, start + length) for start in range(0, track.samples - length + 1, length)]
 
 
 def above(vocals: np.ndarray, rate: int, dbfs: float) -> np.ndarray:
-    """For each tenth of a second of (2, frames): is its level above `dbfs`?"""
+    """For each tenth of a second of (2, samples): is its level above `dbfs`?"""
     size = round(SUNG_FRAME_SECONDS * rate)
     power = np.square(vocals[:, : vocals.shape[1] // size * size]).reshape(2, -1, size).mean(axis=(0, 2))
     return power > 10 ** (dbfs / 10)
@@ -78,7 +78,7 @@ def spread(items: list, most: int | None) -> list:
 
 @dataclass
 class Excerpt:
-    """What an estimate is scored against: mono means at 44.1 kHz, (1, frames); an F0, which is slow to find,
+    """What an estimate is scored against: mono means at 44.1 kHz, (1, samples); an F0, which is slow to find,
     is found once. `start` is in seconds."""
 
     start: float
@@ -112,7 +112,7 @@ class Protocol:
 
     Args:
         space: what `latent_space` returns, on another device than the processor or of another codec.
-        choose: (track, its vocals) -> the excerpts that are scored, as slices of frames.
+        choose: (track, its vocals) -> the excerpts that are scored, as slices of samples.
         most: so many of them, spread evenly; None takes all.
         dnsmos, musdb: whether these are scored as well.
         waves: whether an excerpt has SDR and SI-SDR alone; the other metrics take most of the time.
@@ -129,7 +129,7 @@ class Protocol:
 def score(
     excerpt: Excerpt, estimate: np.ndarray, protocol: Protocol, bandwidth: float = math.inf
 ) -> dict[str, float]:
-    """All metrics of an estimate (1, frames) of an excerpt, as the module names them.
+    """All metrics of an estimate (1, samples) of an excerpt, as the module names them.
 
     Args:
         bandwidth: in Hz, above which the estimate holds nothing.
@@ -230,7 +230,7 @@ class Song:
             self.excerpts.append(Excerpt(place.start / rate, *waves))
 
     def score(self, name: str, system: System, estimate: np.ndarray) -> list[dict]:
-        """Rows of (excerpt, metric, value, dropped_reason) of a system's estimate (2, frames).
+        """Rows of (excerpt, metric, value, dropped_reason) of a system's estimate (2, samples).
 
         An excerpt is named by its first second; figures of the whole track, as of its silence, have none.
         """
@@ -303,4 +303,4 @@ def clip_seconds(times: pd.DataFrame, system: str, steps: int | None) -> tuple[f
 
 def first_seconds(track: Track, seconds: float = CLIP_SECONDS) -> Track:
     """The beginning of a track."""
-    return replace(track, last=track.first + min(track.frames, round(seconds * track.rate)))
+    return replace(track, last=track.first + min(track.samples, round(seconds * track.rate)))

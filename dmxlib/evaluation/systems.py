@@ -254,7 +254,7 @@ RECIPES = {
     "ldm-dmx-plus": "LDM-dmx by our recipe, trained as long",
 }
 
-# In the tables' order: what the others are held against, two oracles, the paper's systems in its order.
+# In the tables' order: what the others are compared with, two oracles, the paper's systems in its order.
 ROWS = (
     Row("mixture", "mixture", reference(references.identity)),
     Row("best-gain", "mixture at its best gain", reference(references.best_gain), sees_vocals=True),

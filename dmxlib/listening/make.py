@@ -30,11 +30,11 @@ SHARES = (1, 2 / 3, 1 / 2, 1 / 3)  # of the wanted length, tried in turn where t
 
 @dataclass(frozen=True)
 class Passage:
-    """Samples `start` to `start + frames` of a track: an excerpt that is played."""
+    """Samples `start` to `start + length` of a track: an excerpt that is played."""
 
     track: Track
     start: int
-    frames: int
+    length: int
 
     def of(self, path: Path) -> np.ndarray:
         """The same excerpt of an estimate, or of the mixture, (2, samples) at RATE and LOUDNESS.
@@ -42,12 +42,12 @@ class Passage:
         Raises InputError where the file's rate or length is not the track's, or nothing is to be heard.
         """
         with audio.open_audio(path) as file:
-            if (file.samplerate, file.frames) != (self.track.rate, self.track.frames):
+            if (file.samplerate, file.frames) != (self.track.rate, self.track.samples):
                 raise InputError(
-                    f"{path} has {file.frames} frames at {file.samplerate} Hz, its mixture "
-                    f"{self.track.frames} at {self.track.rate} Hz; separate the whole song and keep its rate."
+                    f"{path} has {file.frames} samples at {file.samplerate} Hz, its mixture "
+                    f"{self.track.samples} at {self.track.rate} Hz; separate the whole song at its rate."
                 )
-        wave = audio.resample(audio.read(path, self.start, self.frames)[0], self.track.rate, RATE)
+        wave = audio.resample(audio.read(path, self.start, self.length)[0], self.track.rate, RATE)
         ramp = np.arange(wave.shape[1], dtype=np.float32) / (FADE_SECONDS * RATE)
         faded = wave * np.minimum(1, np.minimum(ramp, ramp[::-1]))
         return equally_loud(faded, f"{path} from {self.span}")
@@ -55,7 +55,7 @@ class Passage:
     @property
     def span(self) -> str:
         """Where in the song it lies, in seconds."""
-        first, last = self.start / self.track.rate, (self.start + self.frames) / self.track.rate
+        first, last = self.start / self.track.rate, (self.start + self.length) / self.track.rate
         return f"{first:.1f} to {last:.1f} s"
 
 
@@ -208,7 +208,7 @@ def make(estimates: Path, destination: Path, data_root, systems, recordings=6, s
         items.append(item)
     test = {
         "id": f"listening-{token()}",
-        "seconds": excerpts[0].frames / excerpts[0].track.rate,
+        "seconds": excerpts[0].length / excerpts[0].track.rate,
         "aspects": [asdict(aspect) for aspect in ASPECTS],
         "training": items[-1],
         "items": sorted(items[:-1], key=lambda item: item["id"]),

@@ -2,7 +2,7 @@
 
 What others' programs compute, BSS Eval, PESQ and the like, is in `dmxlib.metrics.external`.
 
-Audio is a float array of shape (channels, frames) in [-1, 1]. `sdr` and `si_sdr` compare the waveforms, all
+Audio is a float array of shape (channels, samples) in [-1, 1]. `sdr` and `si_sdr` compare the waveforms, all
 channels at once and at the rate they come in; our tables give them the mono mean at 44.1 kHz, `mono`. The
 others take that mean themselves. LSD, Mel-MAE and F0 lie on one grid of frames, 2048 samples long and one
 every 512, so that a voiced mask made here fits every spectrogram made here.
@@ -46,9 +46,9 @@ FLOOR_DB = -80.0
 
 
 def mono(audio: np.ndarray, rate: int, new_rate: int = RATE) -> np.ndarray:
-    """The mean of the channels at 44.1 kHz, what all our tables score: (channels, frames) -> (1, frames).
+    """The mean of the channels at 44.1 kHz, what all our tables score: (channels, samples) -> (1, samples).
 
-    ValueError unless the shape is (channels, frames).
+    ValueError unless the shape is (channels, samples).
     """
     # Single precision halves the memory; its rounding, 2^-24 or -144 dB, lies far under the floor.
     mean = _audio(audio).mean(axis=0, keepdims=True).astype(np.float32)
@@ -56,7 +56,7 @@ def mono(audio: np.ndarray, rate: int, new_rate: int = RATE) -> np.ndarray:
 
 
 def low_pass(audio: np.ndarray, rate: int, bandwidth: float) -> np.ndarray:
-    """(channels, frames) without what lies above `bandwidth` Hz: resampled to twice that rate and back."""
+    """(channels, samples) without what lies above `bandwidth` Hz: resampled to twice that rate and back."""
     if bandwidth >= rate / 2:
         return audio
     narrow = soxr.resample(_audio(audio).T, rate, 2 * bandwidth)
@@ -71,7 +71,7 @@ def sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
 
     10 log10((sum s^2 + 1e-7) / (sum (s - s_hat)^2 + 1e-7)). Finite for silence: a silent estimate of any
     reference scores 0 dB, and a perfect estimate has a ceiling that depends on the reference's energy.
-    NaN if empty or not finite; ValueError unless both have one shape (channels, frames).
+    NaN if empty or not finite; ValueError unless both have one shape (channels, samples).
     Source: Fabbro et al., "The Sound Demixing Challenge 2023 - Music Demixing Track", TISMIR 2024.
     """
     reference, estimate = paired(reference, estimate)
@@ -86,7 +86,7 @@ def si_sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
 
     10 log10(sum (a s)^2 / sum (a s - s_hat)^2) with a = <s_hat, s> / <s, s>: one gain for all channels, no
     mean removed. +inf for an exact multiple of the reference, -inf for an estimate orthogonal to it.
-    NaN if empty, not finite, or either is silent; ValueError unless both have one shape (channels, frames).
+    NaN if empty, not finite, or either is silent; ValueError unless both have one shape (channels, samples).
     Source: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019.
     """
     reference, estimate = paired(reference, estimate)
@@ -179,7 +179,7 @@ def f0(audio: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
     of white noise, however faint, up to a third of the frames came out voiced (2 s, eight seeds: 0 to 35 %).
     pyin is slow: run this once a signal and keep the result.
     Audio that is silent, not finite or shorter than one frame is unvoiced throughout; ValueError unless the
-    shape is (channels, frames).
+    shape is (channels, samples).
     Source: Mauch and Dixon, "pYIN: a fundamental frequency estimator", ICASSP 2014.
     """
     signal = mono(audio, rate)[0]
@@ -257,7 +257,7 @@ def _mel_power(signal: np.ndarray) -> np.ndarray:
 
 
 def paired(reference, estimate) -> tuple[np.ndarray, np.ndarray]:
-    """Both in double precision; ValueError unless they have one shape (channels, frames)."""
+    """Both in double precision; ValueError unless they have one shape (channels, samples)."""
     reference, estimate = _audio(reference), _audio(estimate)
     if reference.shape != estimate.shape:
         raise ValueError(
@@ -269,7 +269,7 @@ def paired(reference, estimate) -> tuple[np.ndarray, np.ndarray]:
 def _audio(audio) -> np.ndarray:
     audio = np.asarray(audio, dtype=np.float64)
     if audio.ndim != 2:
-        raise ValueError(f"audio must have shape (channels, frames), got {audio.shape}")
+        raise ValueError(f"audio must have shape (channels, samples), got {audio.shape}")
     return audio
 
 

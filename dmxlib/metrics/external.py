@@ -46,12 +46,12 @@ def musdb(reference: np.ndarray, estimate: np.ndarray, mixture: np.ndarray, rate
 
 
 def _museval(reference, estimate, mixture, rate) -> dict[str, float]:
-    """Medians over frames of 1 s of BSS Eval 4's figures of the vocals, each wave (channels, frames)."""
+    """Medians over frames of 1 s of BSS Eval 4's figures of the vocals, each wave (channels, samples)."""
     from museval.metrics import bss_eval as museval  # which needs ffmpeg on the PATH already at import
 
     true, guess, whole = (audio.T.astype(np.float64) for audio in (reference, estimate, mixture))
     references, estimates = np.stack([true, whole - true]), np.stack([guess, whole - guess])
-    sources = np.concatenate([references, estimates])  # (4, frames, channels)
+    sources = np.concatenate([references, estimates])  # (4, samples, channels)
     names = ("sdr", "isr", "sir", "sar")
     if not (usable(sources.swapaxes(1, 2), rate) and sources.any(axis=(1, 2)).all()):
         return dict.fromkeys(names, float("nan"))
@@ -60,7 +60,7 @@ def _museval(reference, estimate, mixture, rate) -> dict[str, float]:
 
 
 def bss_eval_sources(vocals: np.ndarray, estimate: np.ndarray, mixture: np.ndarray) -> dict[str, float]:
-    """BSS Eval 3's {"sdr", "sir", "sar"} of a vocal estimate in dB, each (1, frames), at any rate.
+    """BSS Eval 3's {"sdr", "sir", "sar"} of a vocal estimate in dB, each (1, samples), at any rate.
 
     One filter of 512 taps over all of it, by which, unlike in `bss_eval`, the true voice may change at no
     cost; mir_eval's `bss_eval_sources` has the same figures. All NaN where one of the three, or the
@@ -139,7 +139,7 @@ def dnsmos(audio: np.ndarray, rate: int) -> dict[str, float]:
     Predicted opinions of speech quality, background and the whole, and of the whole after P.808. Trained on
     noisy speech, not on singing: a proxy. Audio that peaks above 1 is divided by its peak; under 9 s it is
     repeated. All NaN for audio that is empty, silent or not finite. `rate` in Hz; ValueError unless the
-    shape is (channels, frames); InputError without the package `speechmos`.
+    shape is (channels, samples); InputError without the package `speechmos`.
     Source: Reddy et al., "DNSMOS P.835", ICASSP 2022, with the models that `speechmos` carries.
     """
     try:

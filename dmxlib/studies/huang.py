@@ -70,7 +70,7 @@ def score_all(config: HuangConfig) -> None:
         for clip in tqdm(clips[:: entry.get("every", 1)], desc=name, unit="clip", disable=None):
             figures = score(clip, system)
             if name == "mixture":
-                figures["seconds"] = clip.frames / clip.rate
+                figures["seconds"] = clip.samples / clip.rate
             rows += [(name, clip.name, metric, round(value, 3)) for metric, value in figures.items()]
         figures = {"parameters": system.parameters, "steps": system.steps}
         minutes = round((time.perf_counter() - start) / 60, 1)

@@ -54,7 +54,7 @@ def study(
     settings += [(name, {}, keywords) for name, keywords in refinements.items()]
     rows = []
     for track in tqdm(tracks, desc="sampling", unit="song", disable=None):
-        song, mixture, duration = Song(track), track.mixture(), track.frames / track.rate
+        song, mixture, duration = Song(track), track.mixture(), track.samples / track.rate
         for name, sampling, refining in settings:
             start = time.perf_counter()
             generator = torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@ Squared error of the wave at unit RMS, plus L1 of a multi-scale
 log mel spectrogram (EnCodec, Defossez and others 2022, section 3.4, has L1 for both). The last group norm
 gives every output the same energy, and with L1 the decoder learned to hide it in one loud click, silent
 elsewhere, for 800 steps and on; the squared error leaves no such way out. The decoder learns from the
-continuous latents that the diffusion model draws; the quantiser's codebooks are fitted to them in the end.
+continuous latents that the diffusion model samples; the quantiser's codebooks are fitted to them in the end.
 With `adversarial_weight` EnCodec's discriminator judges the output as well. EnCodec's loss balancer is left
 out: it calls backward itself, past Accelerate's accumulation.
 """

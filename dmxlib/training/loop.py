@@ -60,7 +60,7 @@ class TrainerConfig:
     ema_decay: float = setting(0.999, "of that average, for each optimiser step; smaller in the first ones")
     dataloader_num_workers: int = setting(0, "processes that read and augment; 0: none but the training one")
     data_on_device: bool = setting(
-        False, "all training waves on the device, and pairs drawn there; no workers"
+        False, "all training waves on the device, and pairs made there; no workers"
     )
     checkpointing_steps: int = setting(500, "optimiser steps from checkpoint to checkpoint")
     checkpoints_total_limit: int = setting(2, "newest checkpoints that are kept, beside the best one")

@@ -2,7 +2,7 @@
 
 A squared error teaches a network loud things long before quiet ones: after 80 steps AdamW's codec is 0.4 dB
 behind Muon's (results/ablations/codec.csv), after 128 its separator has a higher loss, 0.94 against 0.90, and
-draws no worse voices of a song left out (ablations.csv). `torch.optim.Muon` takes matrices only and
+samples no worse voices of a song left out (ablations.csv). `torch.optim.Muon` takes matrices only and
 multiplies in bf16, which a processor without instructions for it does thirty times slower.
 """
 

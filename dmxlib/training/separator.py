@@ -115,7 +115,7 @@ class TrainStep(torch.nn.Module):
         return v_loss(self.unet, *(tensor.expand(8, -1, -1) for tensor in encoded), generator)
 
     def validate(self, picture: Path):
-        """Mean loss on the validation pairs with fixed noise, and the median SI-SDR in dB of what is drawn
+        """Mean loss on the validation pairs with fixed noise, and the median SI-SDR in dB of what is sampled
         for them against the true latents, both decoded; plots the first."""
         device, losses, si_sdrs = next(self.parameters()).device, [], []
         for number, item in enumerate(self._validation):
@@ -123,12 +123,12 @@ class TrainStep(torch.nn.Module):
             generator = seeded_generator(1, number, device=device)  # the same noise at every validation
             latents, condition = self.encode(batch)
             losses.append(self.validation_loss(batch, (latents, condition), generator))
-            drawn = self.pipeline.sample(condition, generator=torch.Generator().manual_seed(number))
+            sampled = self.pipeline.sample(condition, generator=torch.Generator().manual_seed(number))
             codec = self.pipeline.codec
-            waves = codec.decode(torch.cat([latents, drawn])[:, : codec.dimension]).cpu().numpy()
+            waves = codec.decode(torch.cat([latents, sampled])[:, : codec.dimension]).cpu().numpy()
             si_sdrs.append(si_sdr(*waves))
             if number == 0:
-                titles = dict(zip(("true latents", "drawn latents"), waves, strict=True))
+                titles = dict(zip(("true latents", "sampled latents"), waves, strict=True))
                 save_spectrograms(picture, titles, self.pipeline.codec.config.sampling_rate)
         return {"loss": torch.stack(losses).mean().item(), "si_sdr": float(np.median(si_sdrs))}
 

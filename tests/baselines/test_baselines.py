@@ -200,9 +200,9 @@ def test_noise_comes_from_the_generator(name):
 # -- separation ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("frames, rate", [(30_000, 44_100), (23_456, 48_000), (100, 16_000)])
-def test_separates_to_the_exact_length(name, rng, frames, rate):
-    mixture = rng.standard_normal((2, frames)).astype(np.float32) / 10
+@pytest.mark.parametrize("samples, rate", [(30_000, 44_100), (23_456, 48_000), (100, 16_000)])
+def test_separates_to_the_exact_length(name, rng, samples, rate):
+    mixture = rng.standard_normal((2, samples)).astype(np.float32) / 10
     model = make_model(name).eval()
     vocals = model.separate(mixture, rate, steps=2, quiet=True)
     assert vocals.shape == mixture.shape and vocals.dtype == np.float32 and np.isfinite(vocals).all()
@@ -225,8 +225,8 @@ def test_seed_and_steps(name, rng):
 @pytest.mark.parametrize("name", sorted(set(TRAINED) - {"msdm"}))  # whose noise is drawn for them all
 def test_chunks_that_are_computed_at_once_do_not_change_each_other(name, rng):
     model = make_model(name).eval()
-    frames = 3 * model.config.chunk_samples
-    mixture = (rng.standard_normal((2, frames)) * np.linspace(0, 0.3, frames)).astype(np.float32)
+    samples = 3 * model.config.chunk_samples
+    mixture = (rng.standard_normal((2, samples)) * np.linspace(0, 0.3, samples)).astype(np.float32)
     model.batch_size = 1
     alone = model.separate(mixture, model.config.sampling_rate, steps=3, quiet=True)
     model.batch_size = 3

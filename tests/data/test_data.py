@@ -24,7 +24,7 @@ needs_ffmpeg = pytest.mark.skipif(
 
 
 def tone(frequency, seconds, rate, amplitude=0.2):
-    """(2, frames): a sine, the right channel at half the level."""
+    """(2, samples): a sine, the right channel at half the level."""
     return amplitude * np.outer(
         [1, 0.5], np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
     )
@@ -37,13 +37,13 @@ def write_track(folder, vocals, accompaniment, rate, ending=".flac"):
 
 
 def spectral_peak(wave, rate):
-    """Frequency in Hz of the strongest sine in (frames,)."""
+    """Frequency in Hz of the strongest sine in (samples,)."""
     spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)), 8 * len(wave)))
     return spectrum.argmax() * rate / (8 * len(wave))
 
 
 def share(wave, frequency, rate):
-    """Part of the energy of (frames,) within 20 Hz of a frequency."""
+    """Part of the energy of (samples,) within 20 Hz of a frequency."""
     spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)))) ** 2
     near = np.abs(np.fft.rfftfreq(len(wave), 1 / rate) - frequency) < 20
     return spectrum[near].sum() / spectrum.sum()
@@ -60,33 +60,33 @@ def sine_track(tmp_path):
 
 def test_track_reads_excerpts(toy_root):
     track = data.load_tracks(toy_root, "test")[0]
-    assert (track.name, track.rate, track.frames) == ("Toy Song 3", 44_100, 6 * 44_100)
+    assert (track.name, track.rate, track.samples) == ("Toy Song 3", 44_100, 6 * 44_100)
     for read, stem in ((track.mixture, "mixture"), (track.vocals, "vocals")):
         whole = sf.read(toy_root / "test" / "Toy Song 3" / f"{stem}.wav", dtype="float32")[0].T
         assert np.array_equal(read(), whole)
         assert np.array_equal(read(1000), whole[:, 1000:])
         assert np.array_equal(read(1000, 500), whole[:, 1000:1500])
-        assert np.array_equal(read(track.frames - 10, 500), whole[:, -10:])
-        assert read(track.frames + 10).shape == (2, 0)
+        assert np.array_equal(read(track.samples - 10, 500), whole[:, -10:])
+        assert read(track.samples + 10).shape == (2, 0)
 
 
 def test_part_of_a_track(toy_root):
     track = data.load_tracks(toy_root, "test")[0]
     part = replace(track, first=2000, last=5000)
-    assert part.frames == 3000
+    assert part.samples == 3000
     assert np.array_equal(part.mixture(), track.mixture(2000, 3000))
     assert np.array_equal(part.vocals(100, 99_999), track.vocals(2100, 2900))
-    assert replace(track, first=2000).frames == track.frames - 2000
+    assert replace(track, first=2000).samples == track.samples - 2000
 
 
 def test_hold_out_splits_in_time(toy_root):
     tracks = data.load_tracks(toy_root, "train")
     kept, held = data.hold_out(tracks, 1.5)
     for track, first, last in zip(tracks, kept, held, strict=True):
-        assert last.frames == round(1.5 * 44_100) and first.frames + last.frames == track.frames
+        assert last.samples == round(1.5 * 44_100) and first.samples + last.samples == track.samples
         assert np.array_equal(np.concatenate([first.vocals(), last.vocals()], axis=1), track.vocals())
     again, _ = data.hold_out(kept, 1)
-    assert again[0].frames == kept[0].frames - 44_100
+    assert again[0].samples == kept[0].samples - 44_100
 
 
 def test_hold_out_of_a_short_track(toy_root):
@@ -104,7 +104,7 @@ def test_vocals_that_do_not_fit_the_mixture(sine_track, seconds, rate):
 def test_missing_file_of_a_track(sine_track):
     sine_track.vocals_path.unlink()
     with pytest.raises(InputError, match=rf"{sine_track.vocals_path} does not exist"):
-        sine_track.frames  # noqa: B018
+        sine_track.samples  # noqa: B018
 
 
 # -- folders -------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_everything_is_free(tmp_path):
     main(["prepare", "everything-is-free", str(tmp_path / "ready"), "--source", str(tmp_path / "clone")])
     assert names(data.load_tracks(tmp_path / "ready", "train")) == ["1.Hydrogen"]
     (track,) = data.load_tracks(tmp_path / "ready", "test")
-    assert track.name == "6.Caesium" and track.rate == 48_000 and 0.5 <= track.frames / 48_000 < 0.55
+    assert track.name == "6.Caesium" and track.rate == 48_000 and 0.5 <= track.samples / 48_000 < 0.55
     vocals, accompaniment = track.vocals(), track.mixture() - track.vocals()
     assert np.abs(track.mixture()).max() == pytest.approx(1, abs=1e-3)
     middle = slice(2000, 18_000)
@@ -297,7 +297,7 @@ def test_stems_are_sources_without_silence_and_ends(tmp_path):
     voice, drums = data.load_sources(tmp_path / "ready", "train")
     assert (voice.name, drums.name) == ("1.Hydrogen VOX LEAD", "1.Hydrogen DRUMS")
     assert voice.has_vocals and not drums.has_vocals and voice.rate == 48_000
-    assert 11 < voice.frames / 48_000 < 15 and 19 < drums.frames / 48_000 < 23
+    assert 11 < voice.samples / 48_000 < 15 and 19 < drums.samples / 48_000 < 23
     times = [path.stat().st_mtime_ns for path in (tmp_path / "ready").rglob("*.flac")]
     main([*arguments, str(tmp_path / "clone")])
     assert [path.stat().st_mtime_ns for path in (tmp_path / "ready").rglob("*.flac")] == times

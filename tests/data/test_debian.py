@@ -30,7 +30,7 @@ License: CC0-1.0
 
 
 def word(seconds, frequency=200, level=0.3, silence=0.4, rate=RATE):
-    """(1, frames): a harmonic tone between two silences, over a hum of 20 Hz."""
+    """(1, samples): a harmonic tone between two silences, over a hum of 20 Hz."""
     time = np.arange(round((seconds + 2 * silence) * rate)) / rate
     spoken = (time > silence) & (time < silence + seconds)
     tone = sum(np.sin(2 * np.pi * k * frequency * time) / k for k in range(1, 6))
@@ -137,7 +137,7 @@ def test_the_corpus_end_to_end(corpus, tmp_path, capsys):
         songs = data.load_tracks(root, split)
         assert [song.name for song in songs] == names[split][:voices]
         for song in songs:
-            assert song.rate == RATE and 1 < song.frames / RATE <= 1.5
+            assert song.rate == RATE and 1 < song.samples / RATE <= 1.5
             assert audio.level_dbfs(song.vocals()) > -40
             assert audio.level_dbfs(song.mixture() - song.vocals()) > -40
     table = pd.read_csv(root / "manifest.csv")

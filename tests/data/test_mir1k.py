@@ -21,7 +21,7 @@ def sine(frequency, seconds=SECONDS, rate=RATE):
 
 @pytest.fixture
 def write_clip(tmp_path):
-    """Write a clip into the clone: a voice over an accompaniment, both (frames,)."""
+    """Write a clip into the clone: a voice over an accompaniment, both (samples,)."""
 
     def write(name, voice, accompaniment, rate=RATE, subtype="PCM_16"):
         path = tmp_path / "clone" / "dataset" / "mir-1k" / "Wavfile" / f"{name}.wav"
@@ -49,7 +49,7 @@ def prepare(clone, folder, split="singers"):
 
 
 def read(folder):
-    """(voice, accompaniment) of a song, each (frames,)."""
+    """(voice, accompaniment) of a song, each (samples,)."""
     track = data.folder_track(folder)
     assert track.rate == RATE
     vocals, mixture = track.vocals()[0], track.mixture()[0]
@@ -57,7 +57,7 @@ def read(folder):
 
 
 def strength(wave, frequency):
-    """Amplitude of a sine in (frames,)."""
+    """Amplitude of a sine in (samples,)."""
     return 2 * np.abs(np.vdot(np.exp(2j * np.pi * frequency * np.arange(len(wave)) / RATE), wave)) / len(wave)
 
 

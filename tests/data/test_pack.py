@@ -14,7 +14,7 @@ from dmxlib.errors import InputError
 
 
 def voice_like(rng, seconds, rate):
-    """(2, frames): other noise on each channel, under 2 kHz."""
+    """(2, samples): other noise on each channel, under 2 kHz."""
     noise = rng.standard_normal((2, round(seconds * 4000))).astype(np.float32)
     return audio.fit(0.1 * audio.resample(noise, 4000, rate), round(seconds * rate))
 
@@ -69,7 +69,7 @@ def test_a_pack_is_trained_and_validated_on(songs, tmp_path):
     assert all(np.array_equal(*track.mixture(0, 100)) for track in kept)
     cut, ends = data.hold_out(kept, 0.5)
     assert all(isinstance(track, tracks.PackedTrack) for track in (*cut, *ends))
-    assert [round(track.frames / track.rate, 2) for track in (*cut, *ends)] == [2.5, 1.5, 1.5, 0.5, 0.5, 0.5]
+    assert [round(track.samples / track.rate, 2) for track in (*cut, *ends)] == [2.5, 1.5, 1.5, 0.5, 0.5, 0.5]
     assert all(sf.info(path).channels == 1 for path in folder.glob("*.opus"))
 
 

@@ -13,7 +13,7 @@ RATE = 16_000
 
 
 def speech():
-    """(frames,): three vowels of 0.5 s whose pitch falls, with silence between them."""
+    """(samples,): three vowels of 0.5 s whose pitch falls, with silence between them."""
     time = np.arange(RATE // 2) / RATE
     pitch = 160 - 60 * time
     pulses = np.diff(np.floor(np.cumsum(pitch) / RATE), prepend=0)

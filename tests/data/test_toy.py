@@ -26,7 +26,7 @@ def sung(vocals):
 
 
 def pitch_of(vocals, rate):
-    """f0 in Hz of (2, frames) by pYIN, in windows of about 80 ms; NaN where there is no voice."""
+    """f0 in Hz of (2, samples) by pYIN, in windows of about 80 ms; NaN where there is no voice."""
     window = 2 ** round(np.log2(rate / 12))
     return librosa.pyin(vocals.mean(0), fmin=100, fmax=640, sr=rate, frame_length=window)[0]
 

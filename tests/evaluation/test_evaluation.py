@@ -34,7 +34,7 @@ class Made:
     rate: int = RATE
 
     @property
-    def frames(self):
+    def samples(self):
         return self.voice.shape[1]
 
     def vocals(self):
@@ -482,7 +482,7 @@ def test_codec_ceiling_is_the_voice_at_its_level(toy_root, model_folder):
     track = load_tracks(toy_root, "test")[0]
     pipeline = VocalSeparationPipeline.from_pretrained(model_folder)
     wave = references.through_codec(pipeline, track)
-    assert wave.shape == (2, track.frames) and np.isfinite(wave).all()
+    assert wave.shape == (2, track.samples) and np.isfinite(wave).all()
     levels = [10 * np.log10(np.square(signal).mean()) for signal in (wave, track.vocals())]
     assert abs(levels[0] - levels[1]) < 3
 
@@ -491,7 +491,7 @@ def test_held_out_ends_are_scored_and_not_learned_from(toy_root):
     training, songs = scoring.load_songs(toy_root, "test", 2.0)
     assert [song.name for song in songs] == [song.name for song in training]
     for song, kept in zip(songs, training, strict=True):
-        assert song.frames == 2 * song.rate and song.first == kept.last
+        assert song.samples == 2 * song.rate and song.first == kept.last
     learned, tested = scoring.load_songs(toy_root, "test", 0)
     assert not {song.name for song in tested} & {song.name for song in songs}
     assert scoring.load_songs(toy_root, "train", 0) == (learned, learned)

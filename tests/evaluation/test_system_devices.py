@@ -108,7 +108,7 @@ def separates(name, folder, toy_root, mode):
     (track,) = load_tracks(toy_root, "test")
     system = make_system(name, Options(str(folder), steps=2, device=DEVICE))
     with mode:
-        assert system.separate(track).shape == (2, track.frames)
+        assert system.separate(track).shape == (2, track.samples)
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer")

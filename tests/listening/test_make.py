@@ -84,9 +84,9 @@ def test_listening_excerpts_are_voiced_apart_and_seeded(songs):
     assert chosen == make.choose(tracks, 5, 2.0, seed=1)
     assert chosen != make.choose(tracks, 5, 2.0, seed=2)
     assert {excerpt.track.name for excerpt in chosen} == {"full", "late"}
-    assert {excerpt.frames for excerpt in chosen} == {2 * RATE}
+    assert {excerpt.length for excerpt in chosen} == {2 * RATE}
     for excerpt in chosen:
-        voice = excerpt.track.vocals(excerpt.start, excerpt.frames)
+        voice = excerpt.track.vocals(excerpt.start, excerpt.length)
         assert voice.shape[1] == 2 * RATE and np.mean(np.abs(voice[0]) > 1e-4) > 0.5
     for one, other in itertools.combinations(chosen, 2):
         assert one.track is not other.track or abs(one.start - other.start) >= 2 * RATE
@@ -119,7 +119,7 @@ def test_listening_songs_come_once_each_before_any_twice(songs):
 
 def test_listening_excerpts_are_shorter_where_songs_hold_no_more(songs, tmp_path):
     chosen = make.choose(load_tracks(songs, "test"), 4, 6.0, seed=0)
-    assert len({excerpt.frames for excerpt in chosen}) == 1 and 2 * RATE <= chosen[0].frames < 6 * RATE
+    assert len({excerpt.length for excerpt in chosen}) == 1 and 2 * RATE <= chosen[0].length < 6 * RATE
     make.make(tmp_path / "estimates", tmp_path / "out", songs, list(BANDS), 3, 6.0)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "instead of 6 s: not enough longer ones" in text and "from 2 recordings, of 3 at hand" in text
@@ -176,7 +176,7 @@ def unsung(songs, estimates):
         (None, {"recordings": 50}, "are needed .*; ask for fewer --recordings"),
         (None, {"destination": "."}, "exists already"),
         (None, {"estimates": "nowhere"}, "does not exist: .* holds no systems"),
-        (cut_short, {}, "dull/full/vocals.wav has 95999 frames at 8000 Hz, its mixture 96000"),
+        (cut_short, {}, "dull/full/vocals.wav has 95999 samples at 8000 Hz, its mixture 96000"),
         (resampled, {}, "at 16000 Hz"),
         (silenced, {}, "dull/full/vocals.wav from .* s is silent"),
         (damaged, {}, "dull/full/vocals.wav"),

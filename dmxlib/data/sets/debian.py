@@ -250,9 +250,9 @@ def write_piece(path: Path, piece: Path) -> float:
     if not path.exists():
         try:
             with audio.open_audio(piece) as file:
-                rate, frames = file.samplerate, round(EXCERPT_SECONDS * file.samplerate)
-                start = max(0, (file.frames - frames) // 2)
-            wave, _ = librosa.effects.trim(audio.read(piece, start, frames)[0], top_db=50)
+                rate, samples = file.samplerate, round(EXCERPT_SECONDS * file.samplerate)
+                start = max(0, (file.frames - samples) // 2)
+            wave, _ = librosa.effects.trim(audio.read(piece, start, samples)[0], top_db=50)
         except InputError:
             return 0
         if wave.shape[1] < SHORTEST_PIECE_SECONDS * rate or audio.level_dbfs(wave) < audio.SILENCE_DBFS:
@@ -280,7 +280,7 @@ def mix(voice: Track, pieces: list[Track]) -> tuple[np.ndarray, np.ndarray, int]
     """(vocals, accompaniment, rate) of at most SONG_SECONDS; the choices follow from the voice's name."""
     generator = seeded_generator(zlib.crc32(voice.name.encode()))
     piece = choice(pieces, generator)
-    frames = min(round(SONG_SECONDS * RATE), voice.frames)
-    start = int(uniform(generator, 0, max(1, voice.frames - frames)))
-    vocals, accompaniment = voice.vocals(start, frames), audio.fit(piece.mixture(0, frames), frames)
+    samples = min(round(SONG_SECONDS * RATE), voice.samples)
+    start = int(uniform(generator, 0, max(1, voice.samples - samples)))
+    vocals, accompaniment = voice.vocals(start, samples), audio.fit(piece.mixture(0, samples), samples)
     return vocals * np.float32(10 ** (uniform(generator, *VOICE_OVER_DB) / 20)), accompaniment, RATE

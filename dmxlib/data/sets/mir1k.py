@@ -123,7 +123,7 @@ def at_0_db(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _join(paths, read) -> tuple[np.ndarray, np.ndarray, int]:
     """Clips as one (vocals, accompaniment, rate), each faded into the next."""
-    pairs = [np.stack(read(path)) for path in paths]  # (2 sources, frames)
+    pairs = [np.stack(read(path)) for path in paths]  # (2 sources, samples)
     fade = round(FADE_SECONDS * RATE)
     ramp = (np.arange(fade, dtype=np.float32) + 0.5) / fade
     for before, after in pairwise(pairs):

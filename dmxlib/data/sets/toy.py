@@ -55,10 +55,10 @@ def _load(seed):
 
 def render_song(seed: int, seconds: float, rate: int = 44100) -> tuple[np.ndarray, np.ndarray]:
     """Vocals and accompaniment, each float32 (2, round(seconds * rate)); the loudest peak is 0.9."""
-    frames = round(seconds * rate)
+    samples = round(seconds * rate)
     composer, singer, players = np.random.default_rng(seed).spawn(3)
     score = _compose(seconds, composer)
-    vocals, band = _sing(score, frames, rate, singer), _play(score, frames, rate, players)
+    vocals, band = _sing(score, samples, rate, singer), _play(score, samples, rate, players)
     under = 10 ** (-composer.uniform(4.5, 8.5) / 20)  # records keep the voice some dB below the band
     vocals *= under * np.sqrt(np.mean(band**2) / max(np.mean(vocals**2), 1e-12))
     gain = 0.9 / max(np.abs(x).max() for x in (vocals, band, vocals + band))
@@ -133,15 +133,15 @@ def _tract(f, formants):
     return math.prod(centre**2 / (centre**2 - f**2 + 1j * f * width) for centre, width in poles)
 
 
-def _sing(score, frames, rate, rng):
-    """The voice, (2, frames): pulses and breath through the tract, consonants, a small room."""
-    t, now = np.arange(0, frames / rate + 0.1, 1 / CONTROL), np.arange(frames) / rate
+def _sing(score, samples, rate, rng):
+    """The voice, (2, samples): pulses and breath through the tract, consonants, a small room."""
+    t, now = np.arange(0, samples / rate + 0.1, 1 / CONTROL), np.arange(samples) / rate
     f0, loudness, formants = _gestures(score, t, rng)
     pitch, loud = np.interp(now, t, f0), np.interp(now, t, loudness)
     phase = 2 * np.pi * np.cumsum(pitch) / rate
     count = 2 * (0.45 * rate // pitch) + 1
     pulses = loud * (count * diric(phase, count) - 1)  # every harmonic below Nyquist, all equally strong
-    hiss = np.sqrt(rate) * rng.standard_normal(frames)  # as strong per Hz at every rate
+    hiss = np.sqrt(rate) * rng.standard_normal(samples)  # as strong per Hz at every rate
     breath = 1.5e-4 * loud * hiss * (1 + 0.7 * np.cos(phase))
     window = 2 ** round(np.log2(rate / 43))  # 23 ms: the formants hardly move within
     grid = dict(fs=rate, nperseg=window, noverlap=window * 3 // 4)
@@ -153,11 +153,11 @@ def _sing(score, frames, rate, rng):
     voice = (glottis[:, None] * pulses + stft(breath, **grid)[2]) * tract
     colours = LEVEL[:4] * np.exp(-(((f[:, None] - CENTRE[:4]) / WIDTH[:4]) ** 2))  # (bins, 4)
     voice += colours @ rows[5:] * stft(hiss, **grid)[2]
-    return _room(istft(voice, **grid)[1][:frames], rate, rng)
+    return _room(istft(voice, **grid)[1][:samples], rate, rng)
 
 
 def _room(mono, rate, rng):
-    """(frames,) -> (2, frames): the direct sound, six early reflections and a short tail on each side."""
+    """(samples,) -> (2, samples): the direct sound, six early reflections and a short tail on each side."""
     t = np.arange(rate // 4) / rate
     response = 1.5 / np.sqrt(rate) * rng.standard_normal((2, len(t))) * np.exp(-t / 0.035)
     for side in response:
@@ -167,24 +167,24 @@ def _room(mono, rate, rng):
     return np.where(np.abs(wet) < 1e-4, 0, wet)  # digital silence: pYIN finds pitch in any residue
 
 
-def _play(score, frames, rate, rng):
-    """The band, (2, frames): each instrument is a sound struck at its places in every bar."""
-    beat, bars = score.beat, np.arange(0, frames / rate, BAR * score.beat)  # s
+def _play(score, samples, rate, rng):
+    """The band, (2, samples): each instrument is a sound struck at its places in every bar."""
+    beat, bars = score.beat, np.arange(0, samples / rate, BAR * score.beat)  # s
     groove = [(0, 1.5, 2, 3.5), (0, 0.75, 2, 2.75), (0, 1, 2, 3), (0, 2, 2.5)][rng.integers(4)]  # beats
     strums = [(0,), (0, 1.5, 3), (0, 1, 2, 3), (0.5, 1.5, 2.5, 3.5)][rng.choice(4, p=(0.4, 0.2, 0.2, 0.2))]
     groove, strums, held = beat * np.array(groove), beat * np.array(strums), len(strums) == 1
-    bass, chords = np.zeros((2, 2, frames))
+    bass, chords = np.zeros((2, 2, samples))
     for bar, chord in zip(bars, np.resize(score.chords, (len(bars), 3)), strict=True):  # over and over
         _strike(bass, _string(28 + (chord[0] - 28) % 12, beat, False, rate), bar + groove, rate, rng)
         for pitch in 53 + (chord - 53) % 12:
             _strike(chords, _string(pitch, beat, held, rate), bar + strums, rate, rng)
     bass = sosfilt(butter(2, 300, fs=rate, output="sos"), bass)
     chords = sosfilt(butter(2, rng.uniform(1000, 2200), fs=rate, output="sos"), chords)
-    return 3 * bass + chords + _drums(bars, groove, beat, frames, rate, rng)
+    return 3 * bass + chords + _drums(bars, groove, beat, samples, rate, rng)
 
 
 def _strike(track, sound, times, rate, rng):
-    """Add the sound (2, n) to the track (2, frames) at the times in s, never twice equally hard."""
+    """Add the sound (2, n) to the track (2, samples) at the times in s, never twice equally hard."""
     for start in np.round(times * rate).astype(int):
         left = max(track.shape[1] - start, 0)
         track[:, start : start + sound.shape[1]] += rng.uniform(0.8, 1) * sound[:, :left]
@@ -198,9 +198,9 @@ def _string(midi, beat, held, rate):
     return [[1, 0.8, 0.3, 0.1], [0.1, 0.3, 0.8, 1]] @ saws * shape * np.clip((t[-1] - t) / 0.1, 0, 1)
 
 
-def _drums(bars, groove, beat, frames, rate, rng):
-    """(2, frames): kick with the bass, snare on two and four, hi-hat on the quavers."""
-    t, track = np.arange(int(0.3 * rate)) / rate, np.zeros((2, frames))
+def _drums(bars, groove, beat, samples, rate, rng):
+    """(2, samples): kick with the bass, snare on two and four, hi-hat on the quavers."""
+    t, track = np.arange(int(0.3 * rate)) / rate, np.zeros((2, samples))
     rattle, metal = np.sqrt(rate / 44100) * rng.standard_normal((2, len(t)))
     kick = np.sin(2 * np.pi * (48 * t - 5 * np.exp(-t / 0.03))) * np.exp(-t / 0.09)
     snare = sosfilt(butter(1, (900, 3000), "band", fs=rate, output="sos"), rattle) * np.exp(-t / 0.045)

@@ -8,6 +8,7 @@ interval by bootstrap over the clips, each with all its models.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.reproduce import facts
 from dmxlib.summary import markdown
 
 KINDS = {"discriminative": "masking", "generative": "generative"}  # their word: ours
@@ -100,6 +102,7 @@ def main(argv=None) -> None:
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     rows.round(3).to_csv(folder / "correlations.csv", index=False)
+    (folder / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
     print(summary(rows))
 
 

@@ -8,6 +8,7 @@ EM by norbert were tried too, and lost: results/steps has their numbers.
 """
 
 import argparse
+import json
 import shlex
 import sys
 import time
@@ -25,6 +26,7 @@ from dmxlib.evaluation.scoring import Song, load_songs, silence
 from dmxlib.evaluation.systems import bandwidth
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
+from dmxlib.reproduce import facts
 from dmxlib.summary import frame_markdown
 
 METRICS = ("sdr", "si_sdr", "lsd", "mel_mae")
@@ -153,11 +155,11 @@ def figure(rows: pd.DataFrame):
 
 
 def write_report(folder) -> list[Path]:
-    """Write sampling.png and sampling.md from the sampling.csv and command.txt of a folder."""
+    """Write sampling.png and sampling.md from the CSV files and sampling.json of a folder."""
     folder = Path(folder)
     rows = pd.read_csv(folder / "sampling.csv")
     figure(rows).savefig(folder / "sampling.png", dpi=110)
-    command = (folder / "command.txt").read_text().strip()
+    command = json.loads((folder / "sampling.json").read_text())["command"]
     borders = pd.read_csv(folder / "seams.csv").drop(columns="track").groupby("overlap").mean()
     tables = [
         frame_markdown(table.rename(columns=lambda name: name.replace("_", " "))).rstrip()
@@ -203,7 +205,8 @@ def main(argv=None, variants=VARIANTS, refinements=REFINEMENTS) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
-    (folder / "command.txt").write_text(f"python -m dmxlib.studies.sampling {shlex.join(argv)}\n")
+    about = facts(f"python -m dmxlib.studies.sampling {shlex.join(argv)}")
+    (folder / "sampling.json").write_text(json.dumps(about, indent=2) + "\n")
     write_report(folder)
 
 

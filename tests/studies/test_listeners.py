@@ -56,6 +56,7 @@ def test_command(table, tmp_path, capsys):
     table.to_csv(tmp_path / "table.csv", index=False)
     listeners.main([str(tmp_path / "table.csv"), "--output_dir", str(tmp_path / "out")])
     assert len(pd.read_csv(tmp_path / "out" / "correlations.csv")) == 2 * len(listeners.METRICS)
+    assert (tmp_path / "out" / "run.json").is_file()
     assert "| SDR (BSS Eval) | `csdr` | 1.00 (1.00 to 1.00) |" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="cannot be read; fetch gensvs_eval_data.csv"):
         listeners.main([str(tmp_path / "none.csv")])

@@ -60,7 +60,7 @@ def test_what_was_tried_and_lost_keeps_its_rows(tmp_path):
     pd.DataFrame([["song", 0.1, 2.0]], columns=["track", "overlap", "seam_db"]).to_csv(
         tmp_path / "seams.csv", index=False
     )
-    (tmp_path / "command.txt").write_text("python -m dmxlib.studies.sampling\n")
+    (tmp_path / "sampling.json").write_text('{"command": "python -m dmxlib.studies.sampling"}')
     sampling.write_report(tmp_path)
     assert "| UniPC, steps 2 | 1.00 |" in (tmp_path / "sampling.md").read_text()
     figure = sampling.figure(pd.read_csv(tmp_path / "sampling.csv"))

@@ -10,6 +10,8 @@ import yaml
 
 from dmxlib.errors import InputError
 
+SHORT = {"data_root": "--data", "output_dir": "--out"}  # other spellings of flags
+
 
 def setting(default, help: str):
     """A field of a config's dataclass: its default, and its unit or meaning, which `--help` shows."""
@@ -36,7 +38,8 @@ def parse_config(config_class, argv=None, others: bool = False, **parser_options
     defaults = config_class()
     for field in dataclasses.fields(config_class):
         text = f"{field.metadata.get('help', '')} (default: {getattr(defaults, field.name)})"
-        parser.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=text.replace("%", "%%"))
+        names = filter(None, (f"--{field.name}", SHORT.get(field.name)))
+        parser.add_argument(*names, default=argparse.SUPPRESS, help=text.replace("%", "%%"))
     flags, rest = parser.parse_known_args(argv)
     if rest and not others:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -176,3 +176,12 @@ def test_a_null_for_what_is_no_key_any_more_asks_for_nothing(tmp_path):
 def test_lists_are_not_shared():
     Config().widths.append(3)
     assert Config().widths == [1, 2]
+
+
+def test_shorter_spellings_of_two_keys():
+    @dataclass
+    class Command:
+        data_root: str = "data/toy"
+        output_dir: str = "data/out"
+
+    assert parse_config(Command, ["--data", "a", "--out", "b"]) == Command("a", "b")

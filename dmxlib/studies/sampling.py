@@ -185,7 +185,9 @@ def main(argv=None, variants=VARIANTS, refinements=REFINEMENTS) -> None:
     """Command line; the settings are those of `study`."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m dmxlib.studies.sampling", description=__doc__)
-    parser.add_argument("--data", default="data/toy", metavar="DIR", help="a prepared data set")
+    parser.add_argument(
+        "--data_root", "--data", default="data/toy", metavar="DIR", help="a prepared data set"
+    )
     parser.add_argument("--split", default="valid", help="whose songs to separate")
     parser.add_argument(
         "--held-out",
@@ -195,12 +197,14 @@ def main(argv=None, variants=VARIANTS, refinements=REFINEMENTS) -> None:
         help="the last S seconds of the training songs instead",
     )
     parser.add_argument("--model", default="ldm-dmx-mini", help="one that ships, or a folder")
-    parser.add_argument("--out", default="data/sampling", metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--output_dir", "--out", default="data/sampling", metavar="DIR", help="folder to write to"
+    )
     options = parser.parse_args(argv)
     pipeline = VocalSeparationPipeline.from_pretrained(options.model)
     pipeline.set_progress_bar_config(disable=True)
-    folder = Path(options.out)
-    tracks = load_songs(options.data, options.split, options.held_out)[1]
+    folder = Path(options.output_dir)
+    tracks = load_songs(options.data_root, options.split, options.held_out)[1]
     tables = {"sampling": study(pipeline, tracks, variants, refinements), "seams": seams(pipeline, tracks)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():

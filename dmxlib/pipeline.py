@@ -1,6 +1,5 @@
 """`VocalSeparationPipeline`: mixture in, vocals out; audio of any length, in chunks of one fixed length."""
 
-import re
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from dmxlib.codec import Codec, Conditioner
 from dmxlib.diffusion import check_steps
 from dmxlib.errors import InputError
 from dmxlib.level import decode_pair, encode_pair
-from dmxlib.streaming import Separator
+from dmxlib.streaming import Separator, check_target
 from dmxlib.unet import VocalUNet1D
 from dmxlib.weights import find, places, shipped
 
@@ -43,8 +42,7 @@ class VocalSeparationPipeline(Separator, DiffusionPipeline):
     ):
         super().__init__()
         self.register_modules(codec=codec, conditioner=conditioner, unet=unet, scheduler=scheduler)
-        if not re.fullmatch(r"[\w-]+", target):  # it names files
-            raise InputError(f"target is '{target}'; choose a stem's name, of letters and digits.")
+        check_target(target)
         self.register_to_config(
             chunk_frames=chunk_frames, num_inference_steps=num_inference_steps, target=target
         )

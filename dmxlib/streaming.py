@@ -1,6 +1,7 @@
 """`Separator`, the base of every trained system: audio of any length in, its vocals out."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,12 @@ def check_mixture(mixture: np.ndarray, channels: int | None = None) -> None:
     if not (fits and mixture.size and np.isfinite(mixture).all()):
         shape = f"({channels or 'channels'}, samples)"
         raise InputError(f"the mixture is empty, not {shape}, or holds NaN or infinite samples.")
+
+
+def check_target(target: str) -> None:
+    """Raise InputError where it is no name for a stem: files are named by it."""
+    if not re.fullmatch(r"[\w-]+", target):
+        raise InputError(f"target is '{target}'; choose a stem's name, of letters and digits.")
 
 
 class Separator:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import make_pipeline, reset_accelerate
 
-from dmxlib import audio, data, latents, separate, train
+from dmxlib import audio, baselines, data, latents, separate, train
 from dmxlib.data.__main__ import main as data_main
 from dmxlib.data.sets import album
 from dmxlib.ensemble import Ensemble, load_separator
@@ -130,6 +130,14 @@ def test_from_the_cache_to_the_files(root, codec_folder, tmp_path, monkeypatch):
     np.testing.assert_allclose(drums + rest, audio.read(song)[0], atol=1e-6)
 
 
+def test_a_baseline_names_its_files_too(root, tmp_path):
+    baselines.load("hdemucs")(4, 16_384, target="drums").save_pretrained(tmp_path / "model")
+    song = root / "test" / "Song" / "mixture.wav"
+    separate.main([str(song), "-n", str(tmp_path / "model"), "-o", str(tmp_path), "--duration=1"])
+    written = {path.name for path in (tmp_path / "model" / "mixture").iterdir()}
+    assert written == {"drums.wav", "no_drums.wav"}
+
+
 def test_a_cache_of_before_there_were_targets_is_of_vocals(tmp_path):
     settings = {"pairs": 0, "validation_pairs": 1, "shard_size": 1}
     (tmp_path / "cache.json").write_text(json.dumps(settings))
@@ -144,4 +152,6 @@ def test_a_target_that_is_no_name_is_refused(tiny_codec, target):
     parts = make_pipeline(tiny_codec)
     with pytest.raises(InputError, match="choose a stem's name"):
         type(parts)(parts.codec, parts.conditioner, parts.unet, parts.scheduler, target=target)
+    with pytest.raises(InputError, match="choose a stem's name"):
+        baselines.load("hdemucs")(4, 16_384, target=target)
     assert parts.target == "vocals"

@@ -16,7 +16,7 @@ from dmxlib.data import PairsConfig, VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
-from dmxlib.streaming import Separator, check_mixture
+from dmxlib.streaming import Separator, check_mixture, check_target
 from dmxlib.training.loop import TrainerConfig
 from dmxlib.weights import find
 
@@ -38,10 +38,15 @@ class BaselineConfig(PairsConfig, TrainerConfig):
 class Baseline(Separator, ModelMixin, ConfigMixin):
     """A separator that works on chunks of one length, the one it was trained on.
 
-    Its config holds sampling_rate in Hz, channels and chunk_samples; a system adds `loss` and `extract`.
+    Its config holds sampling_rate in Hz, channels, chunk_samples and the target, the stem that it is trained
+    to take out; a system adds `loss` and `extract`.
     """
 
     num_inference_steps = 1  # iterations for a chunk, where the caller names no other number
+
+    def __init__(self):
+        super().__init__()
+        check_target(self.config.target)  # set before a system's own __init__
 
     def loss(self, vocals, accompaniment, generator) -> torch.Tensor:
         """The loss of waves (batch, channels, chunk_samples), with all noise from `generator`."""
@@ -106,6 +111,11 @@ class Baseline(Separator, ModelMixin, ConfigMixin):
     def chunk_samples(self) -> int:
         """Length of a chunk."""
         return self.config.chunk_samples
+
+    @property
+    def target(self) -> str:
+        """What it takes out."""
+        return self.config.target
 
     @torch.no_grad()
     def generate(self, mixture, num_inference_steps=None, generator=None) -> torch.Tensor:

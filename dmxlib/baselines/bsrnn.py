@@ -94,6 +94,7 @@ class BSRNN(Baseline):
         window: int = 2048,
         sampling_rate: int = 44_100,
         channels: int = 2,
+        target: str = "vocals",
     ):
         super().__init__()
         self.widths = band_widths(sampling_rate, window)

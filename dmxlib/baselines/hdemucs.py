@@ -55,6 +55,7 @@ class HDemucs(Baseline):
         window: int = 4096,
         sampling_rate: int = 44_100,
         channels: int = 2,
+        target: str = "vocals",
     ):
         super().__init__()
         self.network = models.HDemucs(list(sources), channels, width, nfft=window)

@@ -179,6 +179,7 @@ class InstGlow(Baseline):
         hop: int = 256,
         sampling_rate: int = 22_050,
         channels: int = 1,
+        target: str = "vocals",
     ):
         super().__init__()
         self.flows = nn.ModuleList(Glow(window // 2, blocks, hidden) for _ in range(2))

@@ -72,6 +72,7 @@ class MSDM(Baseline):
         chunk_samples: int,
         sampling_rate: int = 22_050,
         channels: int = 1,
+        target: str = "vocals",
     ):
         super().__init__()
         self.network = VocalUNet1D(

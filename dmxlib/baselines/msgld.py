@@ -85,6 +85,7 @@ class MSGLD(Baseline):
         sampling_rate: int = 24_000,
         channels: int = 1,
         guidance_scale: float = 1.0,
+        target: str = "vocals",
     ):
         super().__init__()
         self.network = VocalUNet1D(

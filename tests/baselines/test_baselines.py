@@ -452,6 +452,20 @@ def test_saves_and_loads(name, tmp_path, rng):
     assert np.array_equal(before, after)
 
 
+def test_the_target_is_saved_and_gone_on_with(name, tmp_path):
+    module = baselines.module(name)
+    config = module.TrainConfig(**SMALL[name], target="drums")
+    base.new_model(baselines.load(name), config).save_pretrained(tmp_path)
+    assert baselines.from_pretrained(tmp_path).target == "drums"
+    later = module.TrainConfig(pretrained_model_name_or_path=str(tmp_path))
+    base.make_model(baselines.load(name), later)
+    assert later.target == "drums"
+    # a folder of before there were targets takes out vocals
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "target"}))
+    assert baselines.from_pretrained(tmp_path).target == "vocals"
+
+
 def test_folders_of_before_the_classes_had_names_load(name, tmp_path):
     make_model(name).save_pretrained(tmp_path / "model")
     file = tmp_path / "model" / "config.json"

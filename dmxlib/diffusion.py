@@ -4,6 +4,7 @@ import math
 
 import torch
 from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  the pipeline loader looks for it here
 
 from dmxlib.errors import InputError
 
@@ -25,7 +26,15 @@ def predict(unet, z: torch.Tensor, t: torch.Tensor, condition) -> torch.Tensor:
     return unet(z, t * NUM_TRAIN_TIMESTEPS - 1, condition).sample.float()
 
 
-def make_scheduler() -> DDIMScheduler:
+class DDIM(DDIMScheduler):
+    """diffusers', whose step from pure noise may be NaN at eta = 1: all noise is fresh there, and what is
+    left of the old is the root of a difference that rounding may make negative."""
+
+    def _get_variance(self, timestep, prev_timestep):
+        return (1 - 1e-6) * super()._get_variance(timestep, prev_timestep)
+
+
+def make_scheduler() -> DDIM:
     """DDIM on the exact schedule: index i stands for t = (i + 1) / N, so that the last is pure noise.
 
     With a perfect v it returns z_0 to 1e-5 (in 1000 steps to 3e-5, by float32's rounding), which diffusers'
@@ -34,7 +43,7 @@ def make_scheduler() -> DDIMScheduler:
     t = torch.arange(NUM_TRAIN_TIMESTEPS + 1, dtype=torch.float64) / NUM_TRAIN_TIMESTEPS
     alpha_bar = alpha_sigma(t)[0].square()
     alpha_bar[-1] = 0  # cos^2(pi / 2) is 4e-33
-    return DDIMScheduler(
+    return DDIM(
         num_train_timesteps=NUM_TRAIN_TIMESTEPS,
         trained_betas=(1 - alpha_bar[1:] / alpha_bar[:-1]).tolist(),
         prediction_type="v_prediction",

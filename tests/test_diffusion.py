@@ -138,13 +138,19 @@ def test_one_step_is_the_mean_and_many_are_the_distribution():
     assert deviation(200) == pytest.approx(STD, rel=0.02)
 
 
+@pytest.mark.parametrize("steps", [steps for steps in range(1, 1001) if 1000 % steps == 0])
+def test_eta_of_one_gives_numbers(steps):
+    """From pure noise, too, where diffusers' own step is NaN for eleven of these sixteen."""
+    scheduler, z = make_scheduler(), draw(1, 1, 100)
+    scheduler.set_timesteps(steps)
+    for timestep in scheduler.timesteps[:2]:
+        z = scheduler.step(draw(1, 1, 100), timestep, z, eta=1).prev_sample
+        assert z.isfinite().all()
+
+
 @pytest.mark.parametrize("steps", [2, 10, 50])
 def test_eta_of_one_has_the_variance_of_ddpm(steps):
-    """Its noise is that of the posterior q(z_s | z_t, z_0), and so the samples' variance is known as well.
-
-    Next to 1: at 1 the step from pure noise takes the root of a zero that rounding makes negative.
-    """
-    eta = 1 - 1e-5
+    """Its noise is that of the posterior q(z_s | z_t, z_0), and so the samples' variance is known as well."""
     scheduler, noise = make_scheduler(), draw(1, 1, 20_000)
     scheduler.set_timesteps(steps)
     z, variance = draw(1, 1, 20_000), 1.0
@@ -156,14 +162,14 @@ def test_eta_of_one_has_the_variance_of_ddpm(steps):
         posterior = rest**2 / sigma**2 * (1 - alpha**2 / following**2)
         v = ideal_v(z, 1 - i / steps)
         quiet, loud = (
-            scheduler.step(v, timestep, z, eta=eta, variance_noise=x).prev_sample for x in (0 * noise, noise)
+            scheduler.step(v, timestep, z, eta=1, variance_noise=x).prev_sample for x in (0 * noise, noise)
         )
         assert torch.allclose(loud - quiet, posterior**0.5 * noise, atol=1e-4)
         # the mean is linear in z: z_0's part, and what is left of the noise
         total = alpha**2 * STD**2 + sigma**2
         slope = following * alpha * STD**2 / total + max(0, rest**2 - posterior) ** 0.5 * sigma / total
         variance = slope**2 * variance + posterior
-        z = scheduler.step(v, timestep, z, eta=eta, generator=generator(i)).prev_sample
+        z = scheduler.step(v, timestep, z, eta=1, generator=generator(i)).prev_sample
     assert z.mean().item() == pytest.approx(MEAN, abs=0.02)
     assert z.std().item() == pytest.approx(variance**0.5, rel=0.03)
 

@@ -9,7 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from dmxlib import notebooks, plots
+from dmxlib import baselines, notebooks, plots
 from dmxlib.config import read_yaml, write_yaml
 from dmxlib.errors import InputError
 from dmxlib.training.separator import TrainConfig
@@ -92,9 +92,14 @@ def small_parameters(source, tmp_path, toy_root, model_folder, codec_folder) -> 
     """Those a notebook is tested with."""
     if source.stem == "03_training":
         write_yaml(TrainConfig(**SMALL_UNET), tmp_path / "small.yaml")
+    if source.stem == "04_sampling":
+        msgld = {"codec": str(codec_folder), "chunk_samples": 32 * 320, "latent_channels": 16}
+        sizes = {name: SMALL_UNET[name] for name in SMALL_UNET if name != "first_injection"}
+        baselines.load("msgld")(**msgld, **sizes).save_pretrained(tmp_path / "msgld")
     shared = dict(
         data_root=str(toy_root),
         model=str(model_folder),
+        joint_model=str(tmp_path / "msgld"),
         codec=str(codec_folder),
         config=str(tmp_path / "small.yaml"),
         output_dir=str(tmp_path / "output"),

@@ -341,6 +341,18 @@ def test_bsrnn_masks_each_channel_alone(rng):
     assert torch.allclose(10 * both, louder, atol=1e-3)  # the norms take the level away, the mask does not
 
 
+def test_bsrnn_hears_a_mono_recording_once(rng, monkeypatch):
+    model = make_model("bsrnn").eval()
+    wave = torch.from_numpy(rng.standard_normal((2, 1, 16_384)).astype(np.float32))
+    stereo = torch.cat([wave, wave.flip(2)], dim=1)
+    heard, filtered = [], model.filter
+    monkeypatch.setattr(model, "filter", lambda spectrum: heard.append(len(spectrum)) or filtered(spectrum))
+    with torch.no_grad():
+        once, both = (model.extract(mixture, 1, None) for mixture in (wave.expand(-1, 2, -1), stereo))
+    assert heard == [2, 4] and once.shape == both.shape
+    assert torch.allclose(once, both[:, :1], atol=1e-6)
+
+
 def test_msdm_samples_the_posterior_of_two_gaussians():
     """With the true denoiser of independent normal sources the posterior is known: mean and deviation."""
     model = make_model("msdm")

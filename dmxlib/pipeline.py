@@ -11,7 +11,7 @@ from dmxlib.codec import Codec, Conditioner
 from dmxlib.diffusion import check_steps
 from dmxlib.errors import InputError
 from dmxlib.level import decode_pair, encode_pair
-from dmxlib.streaming import Separator, check_target
+from dmxlib.streaming import Separator, bfloat16, check_target
 from dmxlib.unet import VocalUNet1D
 from dmxlib.weights import find, places, shipped
 
@@ -120,7 +120,9 @@ class VocalSeparationPipeline(Separator, DiffusionPipeline):
     @torch.no_grad()
     def generate(self, mixture, num_inference_steps=None, generator=None) -> torch.Tensor:
         """Sample the vocals of mixture chunks (batch, channels, chunk_samples) at the codec's rate."""
-        return self.decode(self.sample(self.conditioner(mixture), num_inference_steps, generator), mixture)
+        latents = self.sample(self.conditioner(mixture), num_inference_steps, generator)
+        with bfloat16(self.device):  # the decoder alone: the U-Net's change lies only 24 dB under
+            return self.decode(latents, mixture)
 
     @torch.no_grad()
     def sample(self, condition, num_inference_steps=None, generator=None) -> torch.Tensor:

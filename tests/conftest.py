@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
-from dmxlib import audio
+from dmxlib import audio, streaming
 from dmxlib.codec import Codec
 from dmxlib.codec.load import OFFICIAL
 from dmxlib.codec.quantizer import QuantizedCodec
@@ -42,6 +42,9 @@ def pytest_collection_modifyitems(items):
 def one_thread():
     """The same sums on every machine, and no fight for cores with the DataLoader's workers."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "BFLOAT16", False)
+        yield
 
 
 @pytest.fixture

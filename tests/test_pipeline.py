@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler
 from safetensors.torch import load_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dmxlib import weights
+from dmxlib import streaming, weights
 from dmxlib.codec import Codec
 from dmxlib.diffusion import make_scheduler
 from dmxlib.errors import InputError
@@ -164,6 +164,19 @@ def test_the_sampled_latents_are_what_is_decoded(tiny_pipeline):
     assert np.allclose(
         separate(tiny_pipeline, wave), tiny_pipeline.decode(sampled, mid)[0].numpy(), atol=1e-6
     )
+
+
+@torch.no_grad()
+def test_the_decoder_alone_multiplies_in_bfloat16(tiny_pipeline, monkeypatch):
+    monkeypatch.setattr(streaming, "BFLOAT16", True)  # any processor can, some take longer
+    mixture = torch.from_numpy(noise(CHUNK, 24_000, channels=1)[None])
+    given, decode = [], tiny_pipeline.decode
+    monkeypatch.setattr(tiny_pipeline, "decode", lambda *pair: given.append(pair[0]) or decode(*pair))
+    half = tiny_pipeline.generate(mixture, 2, torch.Generator().manual_seed(0))
+    condition = tiny_pipeline.conditioner(mixture)
+    assert torch.equal(given[0], tiny_pipeline.sample(condition, 2, torch.Generator().manual_seed(0)))
+    whole = decode(given[0], mixture)
+    assert 0 < (half - whole).square().mean() < 1e-3 * whole.square().mean()
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
 from dmxlib.config import setting
+from dmxlib.streaming import bfloat16
 
 V7 = ((1000, 100), (4000, 250), (8000, 500), (16_000, 1000), (20_000, 2000))  # up to (Hz), bands of (Hz)
 
@@ -143,7 +144,8 @@ class BSRNN(Baseline):
         """One pass; on a processor, one for both channels where they are the same, as of a mono recording."""
         alike = mixture.is_cpu and torch.equal(mixture[:, 0], mixture[:, -1])
         heard = mixture[:, :1] if alike else mixture
-        return self.istft(self.filter(self.stft(heard))).view_as(heard).expand_as(mixture)
+        with bfloat16(self.device):
+            return self.istft(self.filter(self.stft(heard))).view_as(heard).expand_as(mixture)
 
     def stft(self, wave):
         """(batch, channels, T) -> (batch * channels, bins, frames), complex."""

@@ -18,6 +18,7 @@ from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
 from dmxlib.config import setting
 from dmxlib.errors import InputError
+from dmxlib.streaming import bfloat16
 
 OFFICIAL = {  # torchaudio's bundles, by what `from_pretrained` calls them
     "torchaudio:HDEMUCS_HIGH_MUSDB": "trained on MUSDB18-HQ's training songs",
@@ -87,7 +88,8 @@ class HDemucs(Baseline):
 
     def extract(self, mixture, steps, generator):
         """One pass."""
-        estimates = self.network(mixture)  # (batch, sources, channels, T)
+        with bfloat16(self.device):
+            estimates = self.network(mixture)  # (batch, sources, channels, T)
         return estimates[:, list(self.config.sources).index("vocals")]
 
 

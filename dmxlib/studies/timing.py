@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from dmxlib import streaming
+
 
 def timed(calls: dict[str, Callable], repeats: int, skip: int = 1) -> dict[str, list[float]]:
     """{part: seconds of each of its calls}: parts take turns, and `skip` rounds are not counted."""
@@ -19,7 +21,8 @@ def timed(calls: dict[str, Callable], repeats: int, skip: int = 1) -> dict[str, 
 
 
 def in_precision(precision: str):
-    """The context that a case computes in."""
+    """The context that a case computes in, all of it: from now on no separator chooses for itself."""
+    streaming.BFLOAT16 = False
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
 

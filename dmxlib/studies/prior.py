@@ -8,6 +8,7 @@ the sampler.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from dmxlib.data import VocalPairs, load_tracks
 from dmxlib.errors import exit_on_input_error
 from dmxlib.metrics import si_sdr
 from dmxlib.plots import lines
+from dmxlib.reproduce import facts
 from dmxlib.weights import find
 
 SIGMAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -108,7 +110,7 @@ def main(argv=None) -> None:
     parser.add_argument("--data_root", nargs="+", required=True, help="prepared data sets; test songs")
     parser.add_argument("--excerpts", type=int, default=8, help="of each data set")
     parser.add_argument("--steps", type=int, default=10, help="of the sampler")
-    parser.add_argument("--output_dir", default="results/steps", help="folder to write to")
+    parser.add_argument("--output_dir", default="results/prior", help="folder to write to")
     options = parser.parse_args(argv)
     model = load("msdm").from_pretrained(find(options.model, "config.json") or options.model)
     folder, tables, scores = Path(options.output_dir), [], []
@@ -121,6 +123,7 @@ def main(argv=None) -> None:
     table = pd.concat(tables)
     table.round(4).to_csv(folder / "prior.csv", index=False)
     pd.DataFrame(scores).round(2).to_csv(folder / "prior_si_sdr.csv", index=False)
+    (folder / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
     mean = table.groupby("sigma").mean(numeric_only=True)
     curves = {name: (mean.index, mean[name]) for name in mean}
     lines(curves, "sigma", "loss", xscale="log", yscale="log").savefig(folder / "prior.png", dpi=110)

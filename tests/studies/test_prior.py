@@ -57,6 +57,7 @@ def test_command(toy_root, tmp_path, capsys):
     arguments = [str(tmp_path / "model"), "--data_root", str(toy_root), "--excerpts=2", "--steps=2"]
     prior.main([*arguments, f"--output_dir={tmp_path}"])
     assert "spectrum" in capsys.readouterr().out and (tmp_path / "prior.png").is_file()
+    assert (tmp_path / "run.json").is_file()
     rows = list(csv.DictReader((tmp_path / "prior.csv").open()))
     assert len(rows) == len(prior.SIGMAS) and {row["model"] for row in rows} == {"model"}
     (scores,) = csv.DictReader((tmp_path / "prior_si_sdr.csv").open())

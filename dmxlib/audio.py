@@ -197,8 +197,10 @@ def open_for_writing(path, rate: int, subtype: str | None = None, samples: int =
         with whole(path, 2 * samples * BITS.get(subtype or "PCM_16", 32) / 8) as part:
             try:
                 file = _soundfile(part, path, "w", rate, 2, subtype)
-            except (ValueError, TypeError) as error:
+            except ValueError as error:
                 raise InputError(f"{path} cannot be written ({error}); choose another format.") from error
+            except TypeError as error:
+                raise InputError(f"{path} cannot be written: its ending names no format of audio.") from error
             with file:
                 yield file
     except sf.LibsndfileError as error:

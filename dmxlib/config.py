@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from dmxlib.errors import InputError
+from dmxlib.reproduce import whole
 
 SHORT = {"data_root": "--data", "output_dir": "--out"}  # other spellings of flags
 
@@ -106,4 +107,5 @@ def take(config, used) -> None:
 
 def write_yaml(config, path) -> None:
     """Save a config so that `--config` reads it back."""
-    Path(path).write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    with whole(path) as part:
+        part.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
@@ -28,7 +28,7 @@ from dmxlib.config import parse_config, setting
 from dmxlib.data import PairsConfig, VocalPairs, training_pairs
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.level import encode_pair
-from dmxlib.reproduce import alone, whole
+from dmxlib.reproduce import alone, ignore_signals, whole
 
 MAX_WORKERS = 8  # of a process: as many keep a GPU busy
 
@@ -105,7 +105,9 @@ def _build(config, folder, state, quiet):
         path = folder / f"{name}.safetensors"
         if not path.exists():
             # workers read, resample and augment the next pairs while these are encoded
-            loader = DataLoader(Subset(pairs, indices), batch_size=4, num_workers=workers)
+            loader = DataLoader(
+                Subset(pairs, indices), batch_size=4, num_workers=workers, worker_init_fn=ignore_signals
+            )
             items = [encode_batch(codec, batch, config.accompaniment) for batch in loader]
             _write_shard(path, {key: torch.cat([item[key] for item in items]) for key in items[0]})
 
@@ -135,7 +137,7 @@ class CachedPairs(torch.utils.data.Dataset):
         validation: take the held-out pairs instead of the training ones.
         accompaniment: read the accompaniment's latents as well.
 
-    Raises InputError where a shard is missing, or the cache has no accompaniment.
+    Raises InputError where a shard is missing or damaged, or the cache has no accompaniment.
     """
 
     def __init__(self, folder, condition: str, validation: bool = False, accompaniment: bool = False):
@@ -156,6 +158,16 @@ class CachedPairs(torch.utils.data.Dataset):
             raise InputError(
                 f"{folder} lacks {len(missing)} shards ({missing[0]} ...); run its command again."
             )
+        for path in self.paths:  # of each the header alone
+            if not self._is_shard(path):
+                raise InputError(f"{path} is damaged or no shard; remove it and make it anew.")
+
+    def _is_shard(self, path: Path) -> bool:
+        try:
+            with safe_open(path, "pt") as file:
+                return {*self.keys} <= {*file.keys()}
+        except SafetensorError:
+            return False
 
     def check(self, **needed) -> None:
         """Raise InputError where the cache was made with another value of a setting."""

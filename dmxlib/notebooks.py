@@ -51,15 +51,28 @@ def check(parameters: dict, root: Path = ROOT) -> None:
 
 
 def run(source: Path, parameters: dict, copy: Path) -> None:
-    """Execute a notebook where it lies, as JupyterLab does; its copy is named when all cells have run."""
+    """Execute a notebook where it lies, as JupyterLab does; its copy is named when all cells have run.
+
+    Raises InputError where a cell does, or the kernel dies.
+    """
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     quiet = ["--log-level=ERROR"]  # the kernel warns of its own default transport
     with whole(copy) as part:
-        notebook = papermill.execute_notebook(
-            source, part, parameters, kernel_name="python3", cwd=source.parent, extra_arguments=quiet
-        )
+        try:
+            notebook = papermill.execute_notebook(
+                source, part, parameters, kernel_name="python3", cwd=source.parent, extra_arguments=quiet
+            )
+        except papermill.PapermillExecutionError as error:
+            if error.ename != InputError.__name__:
+                raise
+            raise InputError(f"{source.stem}: {error.evalue}") from error
+        except DeadKernelError as error:
+            raise InputError(
+                f"{source.stem}: the kernel died, mostly for want of memory; close other programs."
+            ) from error
         nbformat.write(tidy(notebook), part)
 
 

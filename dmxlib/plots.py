@@ -1,11 +1,14 @@
 """The project's one plot style, and a player; what only one module plots stands there."""
 
+import io
 from pathlib import Path
 
 import librosa
 import numpy as np
 
+from dmxlib.errors import InputError
 from dmxlib.metrics import FLOOR_DB
+from dmxlib.reproduce import whole
 
 
 def save_spectrograms(path, waves: dict[str, np.ndarray], rate: int) -> None:
@@ -14,8 +17,8 @@ def save_spectrograms(path, waves: dict[str, np.ndarray], rate: int) -> None:
     Args:
         waves: title -> (channels, samples) at `rate` Hz; the mean of the channels is plotted.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    spectrograms(waves, rate).savefig(path, dpi=110)
+    with whole(path) as part:
+        spectrograms(waves, rate).savefig(part, dpi=110)
 
 
 def spectrograms(waves: dict[str, np.ndarray], rate: int):
@@ -102,10 +105,20 @@ def uncertainty(voices: list[np.ndarray], rate: int):
 
 
 def training_curve(log, title: str):
-    """Plot the losses of a run's log.jsonl (or the same as .csv) over its steps; returns the figure."""
+    """Plot the losses of a run's log.jsonl (or the same as .csv) over its steps; returns the figure.
+
+    Raises InputError where it is none; a last line that is cut, of a run that goes on, is left out.
+    """
     import pandas
 
-    records = pandas.read_csv(log) if Path(log).suffix == ".csv" else pandas.read_json(log, lines=True)
+    try:
+        if Path(log).suffix == ".csv":
+            records = pandas.read_csv(log)
+        else:
+            lines = Path(log).read_text().rpartition("\n")[0]
+            records = pandas.read_json(io.StringIO(lines), lines=True)
+    except ValueError as error:
+        raise InputError(f"{log} is damaged: it is no log of a training.") from error
     training = records.dropna(subset="loss").set_index("step").loss
     validation = records.dropna(subset="validation_loss").set_index("step").validation_loss
     figure, (axes,) = _rows(1, 2.8)

@@ -6,6 +6,7 @@ from dmxlib import plots
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.evaluation.files import COLUMNS, read_rows
 from dmxlib.evaluation.tables import score_table, write_table2
+from dmxlib.reproduce import whole
 from dmxlib.studies import robustness_report, sampling
 
 
@@ -20,12 +21,14 @@ def main() -> None:
     if not (logs or studies or scores):
         raise InputError("results/ holds no log, study or score; call this from the top of the repository.")
     for log in logs:
-        plots.training_curve(log, title=log.parent.name).savefig(log.with_name("curve.png"), dpi=110)
+        with whole(log.with_name("curve.png")) as part:
+            plots.training_curve(log, title=log.parent.name).savefig(part, dpi=110)
         print(log.with_name("curve.png"))
     for study in studies:
         print(*robustness_report.write_report(study.parent), sep="\n")
     for folder in sorted(scores):
-        (folder / "scores.md").write_text(score_table(folder))
+        with whole(folder / "scores.md") as part:
+            part.write_text(score_table(folder))
         print(folder / "scores.md")
     if Path("results/steps/sampling.csv").exists():
         print(*sampling.write_report("results/steps"), sep="\n")

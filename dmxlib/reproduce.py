@@ -5,6 +5,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -81,27 +82,48 @@ def whole(path, size: float | None = None) -> Iterator[Path]:
     Raises InputError where the system refuses to write; other errors of the body keep their type.
     """
     path = Path(path)
+    with _part(path, path, size) as part:
+        yield part
+        with _refusals(path, size):
+            os.replace(part, path)
+
+
+@contextlib.contextmanager
+def together(folder) -> Iterator[Path]:
+    """Files that belong together: `with together(folder) as part` gives a hidden folder in it to write them
+    to, which take their places, one right after the other, when the body is done. Raises as `whole` does."""
+    folder = Path(folder)
+    with _part(folder / "files", folder) as part:
+        with _refusals(folder):
+            part.mkdir()
+        yield part
+        with _refusals(folder):
+            for path in part.iterdir():
+                os.replace(path, folder / path.name)
+
+
+@contextlib.contextmanager
+def _part(path: Path, name: Path, size: float | None = None) -> Iterator[Path]:
+    """A hidden path beside `path`, that nothing is left of in the end; a refusal names `name`."""
     part = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
     try:
-        with _refusals(path, size):
+        with _refusals(name, size):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_parts_of_the_killed(path)
+            remove_parts_of_the_killed(path)
         try:
             yield part
         except InputError:
             raise
         except Exception:
-            with _refusals(path, size):  # libraries hide them: "System error", "unexpected pos"
+            with _refusals(name, size):  # libraries hide them: "System error", "unexpected pos"
                 _try_to_write(part)
             raise
-        with _refusals(path, size):
-            os.replace(part, path)
     finally:
         _remove(part)
 
 
 @contextlib.contextmanager
-def _refusals(path, size):
+def _refusals(path, size=None):
     try:
         yield
     except OSError as error:
@@ -114,7 +136,8 @@ def _try_to_write(part: Path) -> None:
         file.write(bytes(2**20))
 
 
-def _remove_parts_of_the_killed(path: Path) -> None:
+def remove_parts_of_the_killed(path: Path) -> None:
+    """Remove what processes that are no more left half written of a file or folder."""
     for part in path.parent.glob(f".{escape(path.stem)}.part*{escape(path.suffix)}"):
         process = part.name.removeprefix(f".{path.stem}.part").removesuffix(path.suffix)
         if process.isdecimal() and not _runs(int(process)):
@@ -151,7 +174,7 @@ def alone(folder, main: bool = True, wait: bool = False) -> Iterator[None]:
     if not main or fcntl is None:
         yield
         return
-    with _refusals(folder, None):
+    with _refusals(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     _held.add(descriptor)
@@ -172,6 +195,13 @@ def alone(folder, main: bool = True, wait: bool = False) -> Iterator[None]:
     finally:
         _held.discard(descriptor)
         os.close(descriptor)
+
+
+def ignore_signals(worker: int) -> None:
+    """For a DataLoader's workers: Ctrl-C and a scheduler's SIGTERM go to all of a job's processes, and the
+    one that has the workers ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 _held = set()  # descriptors of `alone`

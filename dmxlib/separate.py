@@ -5,6 +5,7 @@ torch and the model are imported when they are needed: --help and a wrong flag a
 
 import argparse
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -102,19 +103,20 @@ def main(argv=None) -> None:
         raise InputError(f"--jobs is {options.jobs}; choose 1 or more.")
     if options.track < 1:
         raise InputError(f"--track is {options.track}; choose 1 or more.")
-    begin(options)
+    load_system.cache_clear()  # the folder may hold another model than at an earlier call
     failed, plan, taken = False, [], set()
-    for track in expand(options.tracks):
-        try:
-            paths = output_paths(track, options, _system.target)
-            if taken & set(paths):
-                raise InputError(f"{paths[0]} is of another song of the same name; use --filename.")
-            taken |= set(paths)
-            plan.append((track, paths, options))
-        except InputError as error:
-            failed = True
-            print(f"error: {error}", file=sys.stderr)
     with separating(options) as separated:
+        (target,) = separated(target_of, [options])
+        for track in expand(options.tracks):
+            try:
+                paths = output_paths(track, options, target)
+                if taken & set(paths):
+                    raise InputError(f"{paths[0]} is of another song of the same name; use --filename.")
+                taken |= set(paths)
+                plan.append((track, paths, options))
+            except InputError as error:
+                failed = True
+                print(f"error: {error}", file=sys.stderr)
         for (_, paths, _), told in zip(plan, separated(separate_song, plan), strict=True):
             if told:
                 failed = True
@@ -127,12 +129,12 @@ def main(argv=None) -> None:
 
 @contextlib.contextmanager
 def separating(options):
-    """A function like `map`, which shares the songs out to --jobs processes."""
+    """A function like `map`, which shares the songs out to --jobs processes: they alone load the model."""
     if options.jobs == 1:
         yield map
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, spawn, begin, [options]) as pool:
+    with ProcessPoolExecutor(options.jobs, spawn) as pool:
 
         def separated(function, songs):
             # the new processes obey it in a song alone
@@ -147,14 +149,9 @@ def separating(options):
             pool.shutdown(cancel_futures=True)
 
 
-def begin(options) -> None:
-    """Load the model that this process separates with."""
-    global _system
-    if multiprocessing.parent_process():
-        import torch
-
-        torch.set_num_threads(max(1, os.cpu_count() // options.jobs))
-    _system = load_system(options.name, options.device)
+def target_of(options) -> str:
+    """What the model takes out, a stem's name."""
+    return load_system(options.name, options.device, options.jobs).target
 
 
 def separate_song(song) -> str | None:
@@ -164,8 +161,9 @@ def separate_song(song) -> str | None:
     if multiprocessing.parent_process():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        system = load_system(options.name, options.device, options.jobs)
         with told_warnings(track):
-            separate_file(_system, track, paths, options)
+            separate_file(system, track, paths, options)
     except Exception as error:
         if told := sentence(error):
             return told
@@ -200,12 +198,15 @@ def about(name: str) -> str:
     return f"{name:22} {title or 'not described'}; {quality}; {pace}"
 
 
-def load_system(name: str, device: str | None):
-    """The model on its device."""
+@functools.cache
+def load_system(name: str, device: str | None, jobs: int):
+    """The model on its device, which each of the processes loads once."""
     import torch
 
     from dmxlib.ensemble import load_separator
 
+    if jobs > 1:
+        torch.set_num_threads(max(1, os.cpu_count() // jobs))
     system = load_separator(name)
     try:
         system.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

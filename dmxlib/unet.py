@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dmxlib.diffusion import NUM_TRAIN_TIMESTEPS
 from dmxlib.errors import InputError
+from dmxlib.weights import Saved
 
 GROUPS = 8  # of every GroupNorm; ours
 
@@ -151,7 +152,7 @@ class Mask(nn.Module):
         return self.out(self.mask(x) * mixture_half)
 
 
-class VocalUNet1D(UNet1DModel):
+class VocalUNet1D(Saved, UNet1DModel):
     """Predicts v for a noisy vocal latent, given the mixture's latent.
 
     The mixture is merged in on the way down, and reaches the way up by the skip connections: our reading of

@@ -1,48 +1,66 @@
-"""Bad inputs and faults, tried on every command: `python tests/faults.py [COMMAND ...]`, by default all.
+"""Bad inputs and faults, tried on every command: `python tests/faults.py [COMMAND ...]`, by default all; with
+--missing those alone that have no row yet.
 
 Each is tried in a folder of its own, by a process that is forked off this one: the line that came, the exit
-code and the number of files before and after go to results/reliability/rows.csv and table.md; rows of other
-commands stay. Ends with code 1 where one fell short. As root a full disk is one of 200 kB in memory, else no
-file may pass 100 kB.
+code and the number of files before and after go to results/reliability/rows.csv and table.md at once; rows of
+others stay. Ends with code 1 where one fell short. As root a full disk is one of 200 kB in memory, else no
+file may pass 100 kB, and a folder that is not to be written to is one without that permission.
 """
 
+import argparse
 import contextlib
 import csv
+import functools
+import io
 import itertools
 import json
+import multiprocessing
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
+import urllib.error
+import urllib.request
 from importlib import import_module
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import soundfile as sf
 import torch
 from conftest import Evil, make_codec, make_pipeline
 
-import dmxlib.ensemble  # noqa: F401  which the commands import when they need it
-from dmxlib import audio, reproduce
+import dmxlib.ensemble
+from dmxlib import audio, baselines, latents, metrics, notebooks, plots, reproduce
 from dmxlib.data.sets.toy import render_song
+from dmxlib.training import checkpoints
+
+sys.path.append(str(Path(__file__).with_name("listening")))
+from made_listening import loud, submission
 
 RESULTS = Path(__file__).parents[1] / "results" / "reliability"
 RATE = 22_050
 MODULES = {
     "separate": "separate",
     "demo": "demo",
+    "hub": "separate",
     "data": "data.__main__",
+    "pack": "data.__main__",
     "latents": "latents",
     "train": "train",
     "train_codec": "train_codec",
     "evaluation": "evaluation.__main__",
-    "listening": "listening.__main__",
+    "make": "listening.__main__",
+    "serve": "listening.__main__",
+    "analyse": "listening.__main__",
     "notebooks": "notebooks",
     "report": "report",
 }
@@ -61,9 +79,14 @@ CODEC = (
     "--data_root=toy --output_dir=out --hold_out_seconds=1 --excerpt_seconds=0.4 --n_filters=4 --dimension=8 "
     "--n_q=2 --bins=16 --train_batch_size=4 --epoch_length=8 --max_train_steps=2 --chunk_frames=64"
 )
+RESUME = f"{TRAIN} --resume_from_checkpoint=latest"
+CACHED = f"{TRAIN} --latent_cache=cache"
 EVALUATION = "mixture --data_root toy --output_dir out --waves --excerpts 1"
 PREPARE = "prepare folder out --source toy"
-MAKE = "make estimates out --data_root toy --systems a b --recordings 1 --seconds 1.2"
+PACK = "pack toy out --size 1MB"
+MAKE = "make estimates out/new --data_root toy --systems a b --recordings 1 --seconds 1.2"
+ANALYSE = "analyse test/results --output_dir out"
+HUB = "song.wav -n someone/song -o out --steps 1"
 
 
 # -- what there is in each folder ----------------------------------------------------------------------------
@@ -77,15 +100,47 @@ def make_base(folder: Path) -> None:
     """A song, a system, a data set and a listening test's folders, which every attempt finds in its own."""
     sf.write(folder / "song.wav", noise(), RATE)
     make_pipeline(make_codec(24_000)).save_pretrained(folder / "tiny")
+    bsrnn = dict(features=8, pairs_of_layers=1, window=512, hop=128, chunk_samples=8192)
+    baselines.load("bsrnn")(**bsrnn, sampling_rate=16_000, channels=1).save_pretrained(folder / "bsrnn")
     for seed, split in enumerate(("train", "train", "test")):
         vocals, accompaniment = render_song(seed, 4.0, RATE)
         song = folder / "toy" / split / f"song {seed}"
         audio.write(song / "mixture.wav", vocals + accompaniment, RATE)
         audio.write(song / "vocals.wav", vocals, RATE)
-    key = {"id": "x", "systems": ["a", "b"], "aspects": ["q"], "samples": {"s": {"training": False}}}
+    for system, gain in (("a", 0.5), ("b", 0.25)):
+        audio.write(folder / "estimates" / system / song.name / "vocals.wav", gain * vocals, RATE)
     (folder / "test" / "page").mkdir(parents=True)
-    (folder / "test" / "key.json").write_text(json.dumps(key))
+    (folder / "test" / "key.json").write_text(json.dumps(KEY))
     (folder / "test" / "page" / "test.json").write_text("{}")
+    for number in range(3):
+        path = folder / "test" / "results" / f"{number:032x}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(submission(KEY, 1 + number, path.stem)))
+    log = "".join(json.dumps({"step": step, "loss": 1.0, "validation_loss": 1.0}) + "\n" for step in range(9))
+    text(folder / "results" / "training" / "run" / "log.jsonl", log)()
+    for name, cell in NOTEBOOKS.items():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+        (folder / "notebooks").mkdir(exist_ok=True)
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+    given = {name: {} for name in NOTEBOOKS} | {"data": {"data_root": "none"}, "model": {"model": "none"}}
+    (folder / "notebooks" / "parameters.yaml").write_text(json.dumps(given))
+
+
+KEY = {
+    "id": "x",
+    "systems": ["a", "b"],
+    "aspects": ["q"],
+    "samples": {
+        f"{system}{item}": {"system": system, "item": item, "training": False}
+        for system in "ab"
+        for item in "12"
+    },
+}
+NOTEBOOKS = {
+    "works": "print('a result')",
+    "refuses": "from dmxlib.errors import InputError\nraise InputError('there is no such song.')",
+    "dies": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+}
 
 
 # Each changes the folder it is called in.
@@ -129,21 +184,88 @@ def text(path, content="This is a song, is it not?"):
     return spoil
 
 
-WEIGHTS = "tiny/unet/diffusion_pytorch_model.safetensors"
+def loop(path="loop"):
+    def spoil():
+        os.symlink(Path(path).name, path)
+
+    return spoil
 
 
-def foreign_weights():
-    shutil.copy("tiny/codec/diffusion_pytorch_model.safetensors", WEIGHTS)
+FILE = "diffusion_pytorch_model.safetensors"
+UNET, CODEC_WEIGHTS, BSRNN = f"tiny/unet/{FILE}", f"tiny/codec/{FILE}", f"bsrnn/{FILE}"
 
 
-def pickled_weights():
-    Path(WEIGHTS).write_bytes(pickle.dumps(Evil("opened")))
+def half(path):
+    return lambda: cut(path)
 
 
-def other_version():
-    config = json.loads(Path("tiny/unet/config.json").read_text())
-    config["level_channels"] = [8, 8]
-    Path("tiny/unet/config.json").write_text(json.dumps(config))
+def pickled(path):
+    """A pickle in a file's place, that tells where it is opened."""
+    return lambda: Path(path).write_bytes(pickle.dumps(Evil("opened")))
+
+
+def other(path, source=None):
+    """Another model's weights in a file's place."""
+    return lambda: shutil.copy(source or (CODEC_WEIGHTS if path != CODEC_WEIGHTS else UNET), path)
+
+
+def other_version(config, **changes):
+    """What a config of another version says."""
+
+    def spoil():
+        settings = json.loads(Path(config).read_text())
+        Path(config).write_text(json.dumps(settings | changes))
+
+    return spoil
+
+
+def cached(spoil=None):
+    """A latent cache, then spoilt."""
+
+    def make():
+        attempt("latents", LATENTS.replace("=out", "=cache"))
+        if spoil:
+            spoil()
+
+    return make
+
+
+def trained(spoil=None):
+    """A run of four steps, then spoilt."""
+
+    def make():
+        attempt("train", TRAIN)
+        if spoil:
+            spoil()
+
+    return make
+
+
+def repository(spoil=None):
+    """The system as the hub's cache holds a repository of it, then spoilt."""
+
+    def make():
+        snapshot = Path("hub/models--someone--song/snapshots/0123456789abcdef0123456789abcdef01234567")
+        shutil.copytree("tiny", snapshot)
+        text(snapshot.parents[1] / "refs" / "main", snapshot.name)()
+        if spoil:
+            before = os.getcwd()
+            os.chdir(snapshot.parent)
+            os.rename(snapshot.name, "tiny")
+            spoil()
+            os.rename("tiny", snapshot.name)
+            os.chdir(before)
+
+    return make
+
+
+def with_code():
+    """The repository's own Python, which loading it may not run."""
+    code = f"open({os.path.abspath('opened')!r}, 'w')\nclass Pipeline:\n    pass\n"
+    text("tiny/pipeline.py", code)()
+    text("tiny/unet/unet.py", code)()
+    index = json.loads(Path("tiny/model_index.json").read_text())
+    text("tiny/model_index.json", json.dumps(index | {"unet": ["unet", "Pipeline"]}))()
 
 
 def silent_data():
@@ -159,10 +281,6 @@ def damaged_song():
             file.write(wave.T)
 
 
-def a_run():
-    attempt("train", TRAIN)
-
-
 # command, what is wrong, arguments, what is done to the folder before
 INPUTS = [
     ("separate", "no such song", f"none.wav {SEPARATE}", None),
@@ -175,7 +293,8 @@ INPUTS = [
     ("separate", "half a flac", f"bad.flac {SEPARATE}", truncated("bad.flac")),
     ("separate", "half an mp3", f"bad.mp3 {SEPARATE}", truncated("bad.mp3")),
     ("separate", "half an m4a", f"bad.m4a {SEPARATE}", truncated("bad.m4a")),
-    ("separate", "a loop of links", f"loop.wav {SEPARATE}", lambda: os.symlink("loop.wav", "loop.wav")),
+    ("separate", "a loop of links", f"loop {SEPARATE}", loop()),
+    ("separate", "a loop of links to write to", f"song.wav {SEPARATE}", loop("out")),
     ("separate", "a track that the file lacks", f"song.wav --track 3 {SEPARATE}", None),
     ("separate", "a track before the first", f"song.wav --track 0 {SEPARATE}", None),
     ("separate", "a start after the end", f"song.wav --start 9 {SEPARATE}", None),
@@ -190,21 +309,78 @@ INPUTS = [
     ("separate", "a Mac's device elsewhere", f"song.wav -d mps {SEPARATE}", None),
     ("separate", "a file in the folder's place", f"song.wav {SEPARATE}", text("out")),
     ("separate", "a folder of the system's", f"song.wav {SEPARATE.replace('out', '/sys/out')}", None),
-    ("separate", "a model that the hub has not", "song.wav -n nobody/nothing -o out", None),
     ("separate", "a file as a model", "song.wav -n song.wav -o out", None),
-    ("separate", "a model without its weights", f"song.wav {SEPARATE}", lambda: os.unlink(WEIGHTS)),
-    ("separate", "half of a model's weights", f"song.wav {SEPARATE}", lambda: cut(WEIGHTS)),
-    ("separate", "another model's weights", f"song.wav {SEPARATE}", foreign_weights),
-    ("separate", "a pickle under their name", f"song.wav {SEPARATE}", pickled_weights),
-    ("separate", "config.json of another version", f"song.wav {SEPARATE}", other_version),
+    ("separate", "a model without its weights", f"song.wav {SEPARATE}", lambda: os.unlink(UNET)),
+    ("separate", "half of a model's weights", f"song.wav {SEPARATE}", half(UNET)),
+    ("separate", "another model's weights", f"song.wav {SEPARATE}", other(UNET)),
+    ("separate", "a pickle under their name", f"song.wav {SEPARATE}", pickled(UNET)),
+    (
+        "separate",
+        "config.json of another version",
+        f"song.wav {SEPARATE}",
+        other_version("tiny/unet/config.json", level_channels=[8, 8]),
+    ),
     ("separate", "config.json that is none", f"song.wav {SEPARATE}", text("tiny/unet/config.json", "{")),
+    ("separate", "half of a baseline's weights", "song.wav -n bsrnn -o out", half(BSRNN)),
+    ("separate", "a pickle under a baseline's", "song.wav -n bsrnn -o out", pickled(BSRNN)),
+    (
+        "separate",
+        "a baseline's config.json of another version",
+        "song.wav -n bsrnn -o out",
+        other_version("bsrnn/config.json", layers=3),
+    ),
+    (
+        "separate",
+        "a baseline's config.json that is a list",
+        "song.wav -n bsrnn -o out",
+        text("bsrnn/config.json", "[1]"),
+    ),
+    ("hub", "a repository that is none", "song.wav -n nobody/nothing -o out", None),
+    ("hub", "one that came without its weights", HUB, repository(lambda: os.unlink(UNET))),
+    ("hub", "half of its weights", HUB, repository(half(UNET))),
+    ("hub", "another model's weights", HUB, repository(other(UNET))),
+    ("hub", "a pickle under their name", HUB, repository(pickled(UNET))),
+    (
+        "hub",
+        "pickled weights alone",
+        HUB,
+        repository(lambda: (pickled(UNET)(), os.rename(UNET, UNET.replace("safetensors", "bin")))),
+    ),
+    ("hub", "code of its own", HUB, repository(with_code)),
+    ("hub", "model_index.json that is none", HUB, repository(text("tiny/model_index.json", "{"))),
     ("demo", "a folder that is no song", "toy", None),
+    (
+        "demo",
+        "half a song",
+        "toy/train/song",
+        lambda: (os.rename("toy/train/song 0", "toy/train/song"), cut("toy/train/song/vocals.wav")),
+    ),
     ("data", "no source", "prepare folder out --source none", None),
     ("data", "a source without songs", "prepare folder out --source tiny", None),
+    ("data", "a loop of links as the source", "prepare folder out --source loop", loop()),
+    ("data", "a loop of links to write to", PREPARE, loop("out")),
     ("data", "an option of another set", "prepare toy out --split huang", None),
-    ("data", "half a song in the source", PREPARE, lambda: cut("toy/train/song 0/vocals.wav")),
+    ("data", "half a song in the source", PREPARE, half("toy/train/song 0/vocals.wav")),
+    ("pack", "no data", "pack none out", None),
+    ("pack", "a size that is too small", f"{PACK} --size 0.01MB", None),
+    ("pack", "a folder that is there", PACK, text("out/toy/pack.json", "[]")),
+    ("pack", "half a song", PACK, half("toy/train/song 0/vocals.wav")),
+    ("pack", "a loop of links to write to", PACK, loop("out")),
     ("latents", "no data", LATENTS.replace("toy", "none"), None),
+    ("latents", "a loop of links as the data", LATENTS.replace("toy", "loop"), loop()),
+    ("latents", "a loop of links to write to", LATENTS, loop("out")),
     ("latents", "a codec that is none", LATENTS.replace("tiny/codec", "none"), None),
+    ("latents", "the official codec without a network", LATENTS.replace("tiny/codec", "48khz"), None),
+    ("latents", "half of the codec's weights", LATENTS, half(CODEC_WEIGHTS)),
+    ("latents", "another model's weights", LATENTS, other(CODEC_WEIGHTS)),
+    ("latents", "a pickle under their name", LATENTS, pickled(CODEC_WEIGHTS)),
+    ("latents", "a codec's config.json that is none", LATENTS, text("tiny/codec/config.json", "{")),
+    (
+        "latents",
+        "a codec's config.json of another version",
+        LATENTS,
+        other_version("tiny/codec/config.json", seanet={"channels": 1, "dimension": 8, "ratios": [4, 2]}),
+    ),
     ("latents", "an unknown augmentation", f"{LATENTS} --augmentations=[reverb]", None),
     ("latents", "a cache of other settings", LATENTS, text("out/cache.json", "{}")),
     ("latents", "a cache.json that is none", LATENTS, text("out/cache.json", "{")),
@@ -214,37 +390,88 @@ INPUTS = [
     ("train", "a number that is none", f"{TRAIN} --learning_rate=fast", None),
     ("train", "an unknown system", f"{TRAIN} --system=spleeter", None),
     ("train", "no latent cache", f"{TRAIN} --latent_cache=nothing", None),
+    ("train", "half a shard of the cache", CACHED, cached(half("cache/000000.safetensors"))),
+    ("train", "another file's tensors in a shard", CACHED, cached(other("cache/000000.safetensors"))),
+    ("train", "a pickle under a shard's name", CACHED, cached(pickled("cache/000000.safetensors"))),
     ("train", "a batch larger than the data", f"{TRAIN} --train_batch_size=99", None),
     ("train", "nobody sings", TRAIN, silent_data),
-    ("train", "a folder that holds a run", TRAIN, a_run),
-    ("train", "a file as a checkpoint", f"{TRAIN} --resume_from_checkpoint=song.wav", None),
     (
         "train",
-        "half a checkpoint",
-        f"{TRAIN} --resume_from_checkpoint=latest",
-        lambda: (a_run(), cut("out/checkpoint-4/optimizer.pt")),
+        "half of the weights to go on from",
+        f"{TRAIN} --pretrained_model_name_or_path=tiny",
+        half(UNET),
     ),
+    ("train", "a folder that holds a run", TRAIN, trained()),
+    ("train", "a loop of links to write to", TRAIN, loop("out")),
+    ("train", "a file as a checkpoint", f"{TRAIN} --resume_from_checkpoint=song.wav", None),
+    ("train", "half of a checkpoint's optimiser", RESUME, trained(half("out/checkpoint-4/optimizer.pt"))),
+    ("train", "half of its weights", RESUME, trained(half("out/checkpoint-4/model.safetensors"))),
+    ("train", "another model's", RESUME, trained(other("out/checkpoint-4/model.safetensors"))),
+    ("train", "a pickle under their name", RESUME, trained(pickled("out/checkpoint-4/model.safetensors"))),
     ("train_codec", "no data", CODEC.replace("toy", "none"), None),
+    ("train_codec", "nobody sings", CODEC, silent_data),
     ("train_codec", "a decoder of no codec", f"{CODEC} --train_decoder_only=yes", None),
+    ("train_codec", "a codec without codebooks", f"{CODEC} --init=tiny/codec", None),
+    ("train_codec", "a loop of links to write to", CODEC, loop("out")),
     ("evaluation", "an unknown system", EVALUATION.replace("mixture", "spleeter"), None),
     ("evaluation", "no data", EVALUATION.replace("toy", "none"), None),
     ("evaluation", "no excerpt", EVALUATION.replace("excerpts 1", "excerpts 0"), None),
     ("evaluation", "a model that is none", f"{EVALUATION} --model none".replace("mixture", "bsrnn"), None),
-    ("listening", "no estimates", MAKE, None),
-    ("listening", "one system", MAKE.replace("a b", "a"), None),
-    ("listening", "a folder that exists", MAKE.replace("out", "toy"), None),
-    ("listening", "a folder that is no test", "serve toy", None),
-    ("listening", "an address that is none", "serve test --host 1.2.3.4 --port 0", None),
-    ("listening", "no results", "analyse none", None),
-    ("listening", "results that are no JSON", "analyse test/results", text("test/results/a.json", "{")),
     (
-        "listening",
-        "results of another kind",
-        "analyse test/results",
-        text("test/results/a.csv", "a,b"),
+        "evaluation",
+        "half of a model's weights",
+        f"{EVALUATION} --model bsrnn".replace("mixture", "bsrnn"),
+        half(BSRNN),
     ),
+    (
+        "evaluation",
+        "official weights without a network",
+        f"{EVALUATION} --model torchaudio:HDEMUCS_HIGH_MUSDB".replace("mixture", "hdemucs"),
+        None,
+    ),
+    ("evaluation", "a run.json that is none", EVALUATION, text("out/run.json", "{")),
+    ("evaluation", "a rows.csv of something else", EVALUATION, text("out/rows.csv", "a,b\n1,2\n")),
+    ("evaluation", "a loop of links to write to", EVALUATION, loop("out")),
+    ("make", "no estimates", MAKE.replace("estimates", "none"), None),
+    ("make", "one system", MAKE.replace("a b", "a"), None),
+    ("make", "a folder that exists", MAKE.replace("out/new", "toy"), None),
+    ("make", "half an estimate", MAKE, half("estimates/a/song 2/vocals.wav")),
+    (
+        "make",
+        "an estimate that is silent",
+        MAKE,
+        lambda: sf.write("estimates/a/song 2/vocals.wav", np.zeros((4 * RATE, 2)), RATE),
+    ),
+    ("make", "a loop of links to write to", MAKE, loop("out")),
+    ("serve", "a folder that is no test", "serve toy", None),
+    ("serve", "a key.json that is none", "serve test --port 0", text("test/key.json", "[1")),
+    ("serve", "a test without its page", "serve test --port 0", lambda: shutil.rmtree("test/page")),
+    ("serve", "an address that is none", "serve test --host 1.2.3.4 --port 0", None),
+    ("serve", "a port that is none", "serve test --port 99999", None),
+    ("analyse", "no results", "analyse none", None),
+    ("analyse", "results that are no JSON", ANALYSE, text("test/results/a.json", "{")),
+    ("analyse", "a thousand brackets", ANALYSE, text("test/results/a.json", "[" * 100_000)),
+    (
+        "analyse",
+        "results of another test",
+        f"{ANALYSE} --key key.json",
+        text("key.json", json.dumps(KEY | {"id": "y"})),
+    ),
+    ("analyse", "half of a listener's results", ANALYSE, half(f"test/results/{0:032x}.json")),
+    ("analyse", "no key", f"{ANALYSE} --key none.json", None),
+    ("analyse", "a loop of links to write to", ANALYSE, loop("out")),
     ("notebooks", "an unknown notebook", "99_none", None),
-    ("report", "a folder without results", "", None),
+    ("notebooks", "a data set that is not there", "data", None),
+    ("notebooks", "a model that is not there", "model", None),
+    ("notebooks", "a cell that refuses its input", "refuses", None),
+    ("report", "a folder without results", "", lambda: shutil.rmtree("results")),
+    ("report", "a log that is none", "", text("results/training/run/log.jsonl", "step 1\nstep 2\n")),
+    (
+        "report",
+        "scores that are no table",
+        "",
+        lambda: [text(f"results/x/{name}", "{")() for name in ("run.json", "rows.csv")],
+    ),
 ]
 
 
@@ -252,20 +479,51 @@ INPUTS = [
 
 
 def at_write(number: int, what: signal.Signals):
-    """Sends this process a signal at its n-th write."""
+    """Sends this process a signal at its n-th write; one of tensors is half done then."""
 
     def install():
         left, process = itertools.count(number, -1), os.getpid()
 
+        def due():
+            return os.getpid() == process and next(left) == 0
+
         def hook(event, arguments):
             mode = str(arguments[1]) if event == "open" else ""
-            writes = event in ("os.mkdir", "os.rename") or any(letter in mode for letter in "wax")
-            if writes and os.getpid() == process and next(left) == 0:
+            writes = event in ("os.mkdir", "os.rename", "os.link") or any(letter in mode for letter in "wax")
+            if writes and due():
                 os.kill(process, what)
 
+        def half_saved(save):
+            def saved(tensors, path):
+                save(tensors, path)
+                if due():
+                    cut(path)
+                    os.kill(process, what)
+
+            return saved
+
         sys.addaudithook(hook)
+        for module in (checkpoints, latents):
+            module.save_file = half_saved(module.save_file)
 
     return install
+
+
+@contextlib.contextmanager
+def small(room="200k", inside=None, options=""):
+    """A small file system in memory, at out/, that `inside` is called on; True where it may be had."""
+    os.mkdir("out")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={room}", "none", "out"]
+    mounted = not subprocess.run(command, capture_output=True).returncode
+    try:
+        if inside:
+            inside()
+        if options and mounted:
+            subprocess.run(["mount", "-o", f"remount,{options}", "out"], check=True)
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "out"], check=True)
 
 
 def small_files():
@@ -273,50 +531,77 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
 
-def full_disk(command, arguments):
+def full_disk(command, arguments, room="200k", inside=None):
     """Of a small file system in memory, with less room than the command needs."""
-    os.mkdir("out")
-    mounted = not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "none", "out"], capture_output=True
-    ).returncode
-    before = files()
-    try:
+    with small(room, inside) as mounted:
+        before = files()
         code, line = attempt(command, arguments, None if mounted else small_files)
         after = files()
-    finally:
-        if mounted:
-            subprocess.run(["umount", "out"], check=True)
-    room = "no space left" in line if mounted else "too large" in line
+    told = "no space left" in line if mounted else "too large" in line
     whole = not any(".part" in name for name in after)
-    return code, line, f"{len(before)} → {len(after)}", code == 1 and room and whole
+    return code, line, f"{len(before)} → {len(after)}", code == 1 and one_sentence(line) and told and whole
 
 
-def killed(command, arguments, again=None, what=signal.SIGKILL):
+def read_only(command, arguments, inside=None):
+    """A file system that nothing may be written to; of a user, a folder."""
+    with small("9M", inside, "ro") as mounted:
+        before = files()
+        if not mounted:
+            os.chmod("out", 0o500)
+        code, line = attempt(command, arguments)
+        if not mounted:
+            os.chmod("out", 0o700)
+        after = files()
+    told = "read-only" in line or "denied" in line
+    good = code == 1 and one_sentence(line) and told and before == after
+    return code, line, f"{len(before)} → {len(after)}", good
+
+
+def killed(command, arguments, again=None, what=signal.SIGKILL, every=3, most=8):
     """At its first write, at its fourth and so on; then it is run to its end."""
-    times, lines, number = 0, {}, 0
+    times, lines = 0, {}
     before = files()
-    while times < 8:
-        code, line = attempt(command, again if again and times else arguments, at_write(number, what))
+    while times < most:
+        code, line = attempt(command, again if again and times else arguments, at_write(every * times, what))
         if code == 0:
             break
         lines[line] = None
-        times, number = times + 1, number + 3
+        times += 1
     if code:
         code, line = attempt(command, again or arguments)
     after = files()
     left = [name for name in after if ".part" in name]
     wanted = {"interrupted"} if what == signal.SIGINT else {""}
     told = f"{times} times: {'; '.join(lines) or 'nothing'}; then it ends"
-    return (
-        code,
-        told,
-        f"{len(before)} → {len(after)}",
-        code == 0 and not left and times > 0 and {*lines} <= wanted,
-    )
+    good = code == 0 and not left and times > 0 and {*lines} <= wanted
+    return code, told, f"{len(before)} → {len(after)}", good
 
 
-def interrupted(command, arguments, again=None):
-    return killed(command, arguments, again, signal.SIGINT)
+killed_at_each = functools.partial(killed, every=1, most=40)
+interrupted = functools.partial(killed, what=signal.SIGINT)
+
+
+def interrupted_anywhere(command, arguments, again=None, shares=(0.2, 0.5, 0.8)):
+    """All its processes, as a terminal does, at these shares of the time that it takes; then it is run to its
+    end."""
+    before, begin = files(), time.monotonic()
+    attempt(command, arguments)
+    seconds = time.monotonic() - begin
+    shutil.rmtree("out")
+    told = []
+    for share in shares:
+        child = start(command, again if again and told else arguments, os.setpgrp)
+        time.sleep(share * seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGINT)
+        told.append(ended(child))
+    code, _ = attempt(command, again or arguments)
+    after = files()
+    line = "; ".join(dict.fromkeys(line or "nothing: it had ended" for _, line in told))
+    good = code == 0 and all(pair in ((1, "interrupted"), (0, "")) for pair in told)
+    whole = not any(".part" in name for name in after)
+    change = f"{len(before)} → {len(after)}"
+    return code, f"{len(told)} times: {line}; then it ends", change, good and whole
 
 
 def two_processes(command, arguments):
@@ -326,15 +611,37 @@ def two_processes(command, arguments):
     os.waitpid(first, os.WUNTRACED)
     code, line = attempt(command, arguments)
     os.kill(first, signal.SIGCONT)
-    ended = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
-    os.unlink("first.txt")
-    return code, line, f"{len(before)} → {len(files())}", code == 1 and one_sentence(line) and ended == 0
+    ended_with, _ = ended(first, "first.txt")
+    return code, line, f"{len(before)} → {len(files())}", code == 1 and one_sentence(line) and ended_with == 0
+
+
+def side_by_side(command, arguments):
+    """Both begin at once: each ends well, or says in a sentence that the other was there."""
+    before = files()
+    first, second = (start(command, arguments, told=f"{name}.txt") for name in ("first", "second"))
+    both = [ended(first, "first.txt"), ended(second, "second.txt")]
+    after = files()
+    good = any(code == 0 for code, _ in both) and not any(".part" in name for name in after)
+    good = good and all(code == 0 or (code == 1 and one_sentence(line)) for code, line in both)
+    told = "; ".join(line for _, line in both if line) or "nothing"
+    return " and ".join(str(code) for code, _ in both), told, f"{len(before)} → {len(after)}", good
 
 
 def dying_worker():
     from dmxlib.data import VocalPairs
 
     VocalPairs.__getitem__ = lambda pairs, index: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying_process():
+    """The first process that this one starts is killed when it has begun."""
+
+    def kill():
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.1)
+        os.kill(children[0].pid, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
 
 
 def clock_set_back():
@@ -374,38 +681,229 @@ def once(hurt, before=None, code=1):
     return fault
 
 
-RESUME = f"{TRAIN} --resume_from_checkpoint=latest"
-LONG = f"long.wav {SEPARATE}"
+# -- of the server -------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def serving(folder="test", hurt=None):
+    """(the process, a function that sends it a listener's ratings and gives (status, answer))."""
+    told = f"served {time.monotonic_ns()}.txt"
+    child = start("serve", f"serve {folder} --port 0", hurt, told)
+    while not (
+        address := re.search(r"at (http://\S+),", Path(told).read_text() if Path(told).exists() else "")
+    ):
+        time.sleep(0.1)
+
+    def send(rating=3, listener="f" * 32):
+        body = json.dumps(submission(KEY, rating, listener)).encode()
+        request = urllib.request.Request(f"{address[1]}/results", body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=300) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+        except OSError:
+            return 0, {}
+
+    try:
+        yield child, send
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
+        Path(told).unlink(missing_ok=True)
+
+
+SENT = Path("test/results") / f"{'f' * 32}.json"
+
+
+def served_interrupted(command, arguments):
+    before = files()
+    with serving() as (child, send):
+        status, _ = send()
+        os.kill(child, signal.SIGINT)
+        code, line = ended(child, next(map(str, Path(".").glob("served*.txt"))))
+    good = status == 200 and (code, line) == (1, "interrupted") and SENT.exists()
+    return code, line, f"{len(before)} → {len(files())}", good
+
+
+def served_killed(command, arguments):
+    """At each write of a save; the listener sends again to a new server."""
+    before, times = files(), 0
+    while times < 10:
+        with serving(hurt=at_write(times, signal.SIGKILL)) as (_, send):
+            status, _ = send()
+        if status == 200:
+            break
+        if SENT.exists():
+            json.loads(SENT.read_text())
+        times += 1
+    with serving() as (_, send):
+        status, _ = send()
+    after = files()
+    good = status == 200 and times > 0 and after - before == {str(SENT)}
+    return 0, f"{times} times: no answer; then it is saved", f"{len(before)} → {len(after)}", good
+
+
+def served_twice(command, arguments):
+    """Two servers of one test, and one listener's ratings at both, the second time others."""
+    before = files()
+    with serving() as (_, first), serving() as (_, second):
+        answers = first(3), second(3), second(4)
+    kept = json.loads(SENT.read_text()) == submission(KEY, 3, "f" * 32)
+    codes = [status for status, _ in answers]
+    good = codes == [200, 200, 409] and kept
+    return " ".join(map(str, codes)), answers[2][1].get("error", ""), f"{len(before)} → {len(files())}", good
+
+
+def served_on(options, room, filled=0):
+    """A file system without room, or that nothing may be written to."""
+
+    def inside():
+        shutil.copytree("test", "out/test")
+        Path("out/filled").write_bytes(bytes(filled))
+        with contextlib.suppress(OSError), open("out/more", "wb") as file:
+            while options != "ro":
+                file.write(bytes(512))
+
+    def fault(command, arguments):
+        with small(room, inside, options):
+            before = files()
+            with serving("out/test") as (_, send):
+                status, answer = send()
+            after = files()
+        told = answer.get("error", "")
+        return status, told, f"{len(before)} → {len(after)}", status == 500 and told and before == after
+
+    return fault
+
+
+# command, what breaks, arguments, how
 def long_song():
     sf.write("long.wav", noise(4), RATE)
 
 
+def results_there(filled=0):
+    """results/ on the small file system, and little room beside it."""
+
+    def inside():
+        shutil.copytree("results", "out/results")
+        shutil.rmtree("results")
+        os.symlink("out/results", "results")
+        Path("out/filled").write_bytes(bytes(filled))
+
+    return inside
+
+
+LONG = f"long.wav {SEPARATE}"
+WORKERS = TRAIN.replace("workers=0", "workers=1")
+JOBS = f"song.wav again.wav -j 2 {SEPARATE}"
+
+
+def two_songs():
+    shutil.copy("song.wav", "again.wav")
+
+
+def with_two_songs(fault):
+    return lambda command, arguments: (two_songs(), fault(command, arguments))[1]
+
+
+SIX_STEPS = RESUME.replace("steps=4", "steps=6")
 FAULTS = [
     ("separate", "a full disk", f"song.wav --float32 {SEPARATE}", full_disk),
-    ("separate", "kill -9 at its writes", f"song.wav {SEPARATE}", killed),
+    ("separate", "a read-only disk", f"song.wav {SEPARATE}", read_only),
+    ("separate", "kill -9 at each of its writes", f"song.wav {SEPARATE}", killed_at_each),
     ("separate", "Ctrl-C at its writes", f"song.wav {SEPARATE}", interrupted),
+    ("separate", "Ctrl-C anywhere", f"song.wav {SEPARATE}", interrupted_anywhere),
+    (
+        "separate",
+        "Ctrl-C anywhere, two processes",
+        JOBS,
+        with_two_songs(functools.partial(interrupted_anywhere, shares=(0.7,))),
+    ),
+    ("separate", "a process that dies", JOBS, once(dying_process, two_songs)),
+    ("separate", "two calls into one folder", f"song.wav {SEPARATE}", side_by_side),
+    ("separate", "the clock set back", f"song.wav {SEPARATE}", once(clock_set_back, None, 0)),
     ("separate", "memory for one chunk, not four", LONG, once(short_of_memory(1), long_song, 0)),
     ("separate", "memory for no chunk", LONG, once(short_of_memory(0), long_song)),
     ("data", "a full disk", PREPARE, full_disk),
-    ("data", "kill -9 at its writes", PREPARE, killed),
+    ("data", "a read-only disk", PREPARE, read_only),
+    ("data", "kill -9 at each of its writes", PREPARE, killed_at_each),
     ("data", "Ctrl-C at its writes", PREPARE, interrupted),
     ("data", "two processes in one folder", PREPARE, two_processes),
+    ("data", "the clock set back", PREPARE, once(clock_set_back, None, 0)),
+    ("pack", "a full disk", PACK, functools.partial(full_disk, room="60k")),
+    ("pack", "a read-only disk", PACK, read_only),
+    ("pack", "kill -9 at each of its writes", PACK, killed_at_each),
+    ("pack", "Ctrl-C at its writes", PACK, interrupted),
+    ("pack", "two processes in one folder", PACK, two_processes),
     ("latents", "a full disk", LATENTS, full_disk),
-    ("latents", "kill -9 at its writes", LATENTS, killed),
+    ("latents", "a read-only disk", LATENTS, read_only),
+    ("latents", "kill -9 at each of its writes", LATENTS, killed_at_each),
     ("latents", "Ctrl-C at its writes", LATENTS, interrupted),
+    ("latents", "Ctrl-C anywhere", LATENTS, interrupted_anywhere),
+    ("latents", "a worker that dies", LATENTS, once(dying_worker)),
     ("latents", "two processes in one folder", LATENTS, two_processes),
+    ("latents", "the clock set back", LATENTS, once(clock_set_back, None, 0)),
     ("train", "a full disk", TRAIN, full_disk),
-    ("train", "kill -9 at its writes", RESUME, killed),
+    ("train", "a read-only disk", TRAIN, read_only),
+    ("train", "kill -9 at its writes", RESUME, functools.partial(killed, every=2, most=12)),
     ("train", "Ctrl-C at its writes", RESUME, interrupted),
+    (
+        "train",
+        "Ctrl-C anywhere, with a worker",
+        WORKERS,
+        functools.partial(interrupted_anywhere, again=RESUME),
+    ),
     ("train", "two processes in one folder", TRAIN, two_processes),
-    ("train", "a worker that dies", TRAIN.replace("workers=0", "workers=1"), once(dying_worker)),
-    ("train", "the clock set back", RESUME.replace("steps=4", "steps=6"), once(clock_set_back, a_run, 0)),
+    ("train", "a worker that dies", WORKERS, once(dying_worker)),
+    ("train", "the clock set back", SIX_STEPS, once(clock_set_back, trained(), 0)),
     ("train", "samples that are NaN in one song", TRAIN, once(None, damaged_song, 0)),
+    ("train_codec", "a full disk", CODEC, functools.partial(full_disk, room="40k")),
+    ("train_codec", "a read-only disk", CODEC, read_only),
+    ("train_codec", "kill -9 at its writes", f"{CODEC} --resume_from_checkpoint=latest", killed),
+    ("train_codec", "Ctrl-C at its writes", f"{CODEC} --resume_from_checkpoint=latest", interrupted),
+    ("train_codec", "two processes in one folder", CODEC, two_processes),
+    ("train_codec", "a worker that dies", f"{CODEC} --dataloader_num_workers=1", once(dying_worker)),
     ("evaluation", "a full disk", f"{EVALUATION} --keep out/kept", full_disk),
-    ("evaluation", "kill -9 at its writes", EVALUATION, killed),
+    ("evaluation", "a read-only disk", EVALUATION, read_only),
+    ("evaluation", "kill -9 at each of its writes", f"{EVALUATION} --keep out/kept", killed_at_each),
     ("evaluation", "Ctrl-C at its writes", EVALUATION, interrupted),
+    ("evaluation", "Ctrl-C anywhere", EVALUATION, interrupted_anywhere),
+    ("evaluation", "two processes in one folder", EVALUATION, side_by_side),
+    ("evaluation", "the clock set back", EVALUATION, once(clock_set_back, None, 0)),
+    ("make", "a full disk", MAKE, full_disk),
+    ("make", "a read-only disk", MAKE, read_only),
+    ("make", "kill -9 at its writes", MAKE, killed),
+    ("make", "Ctrl-C at its writes", MAKE, interrupted),
+    ("make", "two processes in one folder", MAKE, side_by_side),
+    ("serve", "a full disk", "", served_on("", "900k")),
+    ("serve", "a read-only disk", "", served_on("ro", "9M")),
+    ("serve", "kill -9 at each write of a save", "", served_killed),
+    ("serve", "Ctrl-C", "", served_interrupted),
+    ("serve", "two servers, one listener", "", served_twice),
+    ("analyse", "a full disk", ANALYSE, functools.partial(full_disk, room="16k")),
+    ("analyse", "a read-only disk", ANALYSE, read_only),
+    ("analyse", "kill -9 at its writes", ANALYSE, killed),
+    ("analyse", "Ctrl-C at its writes", ANALYSE, interrupted),
+    ("analyse", "two processes in one folder", ANALYSE, side_by_side),
+    (
+        "notebooks",
+        "a full disk",
+        "works",
+        functools.partial(full_disk, room="8k", inside=results_there(6000)),
+    ),
+    ("notebooks", "a read-only disk", "works", read_only),
+    ("notebooks", "kill -9 at its writes", "works", functools.partial(killed, most=3)),
+    ("notebooks", "Ctrl-C anywhere", "works", interrupted_anywhere),
+    ("notebooks", "a kernel that dies", "dies", once(None)),
+    ("notebooks", "two processes in one folder", "works", side_by_side),
+    ("report", "a full disk", "", functools.partial(full_disk, room="24k", inside=results_there(9000))),
+    ("report", "a read-only disk", "", functools.partial(read_only, inside=results_there())),
+    ("report", "kill -9 at each of its writes", "", killed_at_each),
+    ("report", "Ctrl-C at its writes", "", interrupted),
+    ("report", "two processes in one folder", "", side_by_side),
 ]
 
 
@@ -413,7 +911,8 @@ FAULTS = [
 
 
 def start(command, arguments: str, hurt=None, told="told.txt") -> int:
-    """Fork off a process that runs the command in this folder; what it prints goes to a file."""
+    """Fork off a process that runs the command in this folder, without a network; what it prints goes to a
+    file."""
     child = os.fork()
     if child:
         return child
@@ -422,11 +921,14 @@ def start(command, arguments: str, hurt=None, told="told.txt") -> int:
         output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1), os.dup2(output, 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)
+        signal.alarm(1800)
+        alone_here()
         main = import_module(f"dmxlib.{MODULES[command]}").main
+        given = {"root": Path.cwd()} if command == "notebooks" else {}
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if hurt:
             hurt()
-        main(*[arguments.split()] if command != "report" else [])
+        main(*[arguments.split()] if command != "report" else [], **given)
         code = 0
     except SystemExit as exit:
         code = exit.code if isinstance(exit.code, int) else 1
@@ -440,11 +942,25 @@ def start(command, arguments: str, hurt=None, told="told.txt") -> int:
         os._exit(code)
 
 
-def attempt(command, arguments: str, hurt=None) -> tuple[int, str]:
+def alone_here():
+    """No network, and in place of this machine's caches and the project's notebooks those of the folder."""
+    from huggingface_hub import constants
+
+    here = Path.cwd()
+    for name in ("http_proxy", "https_proxy"):
+        os.environ[name] = "http://127.0.0.1:9"
+    constants.HF_HUB_CACHE = str(here / "hub")
+    torch.hub.set_dir(str(here / "hub"))
+    notebooks.ROOT, notebooks.SOURCES, notebooks.COPIES = here, here / "notebooks", here / "out"
+    with contextlib.suppress(AttributeError):  # what it starts does not run this file again
+        del sys.modules["__main__"].__file__
+
+
+def ended(child: int, told="told.txt") -> tuple[int, str]:
     """(exit code, the lines that say error, warning or interrupted, or the last one of a traceback)."""
-    code = os.waitstatus_to_exitcode(os.waitpid(start(command, arguments, hurt), 0)[1])
-    lines = Path("told.txt").read_text(errors="replace").replace("\r", "\n").splitlines()
-    os.unlink("told.txt")
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    lines = Path(told).read_text(errors="replace").replace("\r", "\n").splitlines()
+    os.unlink(told)
     told = [line.strip() for line in lines if line.startswith(("error: ", "warning: ", "interrupted"))]
     if any(line.startswith("Traceback") for line in lines):
         told = [f"TRACEBACK {lines[-1]}"]
@@ -453,21 +969,27 @@ def attempt(command, arguments: str, hurt=None) -> tuple[int, str]:
     return code, "; ".join(told).replace(f"{os.getcwd()}/", "")
 
 
+def attempt(command, arguments: str, hurt=None) -> tuple[int, str]:
+    """What `ended` gives, of one that is waited for."""
+    return ended(start(command, arguments, hurt))
+
+
 def one_sentence(line: str) -> bool:
     return line.startswith("error: ") and line.endswith(".") and "; error: " not in line
 
 
 def files() -> set[str]:
-    return {str(path) for path in Path(".").rglob("*") if not path.is_dir() and path.name != "told.txt"}
+    ours = ("told.txt", "first.txt", "second.txt")
+    paths = [path for path in Path(".").rglob("*") if path.is_symlink() or not path.is_dir()]
+    return {str(path) for path in paths if path.name not in ours and not path.name.startswith("served ")}
 
 
-def tried(base: Path) -> list:
-    """A row of each bad input and fault of the commands that are named."""
-    names = sys.argv[1:] or list(MODULES)
-    cases = [("bad input", *case) for case in INPUTS] + [("fault", *case) for case in FAULTS]
+CASES = [("bad input", *case) for case in INPUTS] + [("fault", *case) for case in FAULTS]
+
+
+def tried(base: Path, cases: list):
+    """A row of each bad input and fault."""
     for kind, command, wrong, arguments, how in cases:
-        if command not in names:
-            continue
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(base, folder, dirs_exist_ok=True)
             os.chdir(folder)
@@ -488,44 +1010,78 @@ def tried(base: Path) -> list:
 
 
 COLUMNS = ["kind", "command", "what", "line", "code", "files", "verdict"]
+TITLES = {"data": "data prepare", "pack": "data pack"} | {
+    name: f"listening {name}" for name in ("make", "serve", "analyse")
+}
 
 
-def write(rows: list) -> None:
-    """rows.csv, with the rows there are of other commands, and table.md."""
-    path, new = RESULTS / "rows.csv", {row[1] for row in rows}
-    if path.exists():
-        with open(path, newline="") as file:
-            rows = [row for row in list(csv.reader(file))[1:] if row[1] not in new] + rows
+def read() -> dict[tuple, list]:
+    """The rows that there are of today's cases."""
+    path = RESULTS / "rows.csv"
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        rows = {tuple(row[:3]): row for row in list(csv.reader(file))[1:]}
+    return {case[:3]: rows[case[:3]] for case in CASES if case[:3] in rows}
+
+
+def write(row: list) -> None:
+    """rows.csv, with the rows there are of others, and table.md."""
+    path, known = RESULTS / "rows.csv", read() | {tuple(row[:3]): row}
+    rows = [known[case[:3]] for case in CASES if case[:3] in known]
     order = list(MODULES)
     rows.sort(key=lambda row: (row[0], order.index(row[1])))
     with reproduce.whole(path) as part, open(part, "w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     text = "# Nothing lost: bad inputs and faults\n\n"
     counts = [sum(row[0] == kind for row in rows) for kind in ("bad input", "fault")]
     short = sum(bool(row[6]) for row in rows)
     text += (
         f"{counts[0]} bad inputs and {counts[1]} faults were tried, {short} fell short. A bad input has to\n"
         "be told in one sentence, with exit code 1 and no file more or less; after a fault nothing is half\n"
-        "written. Made by `python tests/faults.py`; files are those of the folder that each was tried in.\n"
+        "written. Made by `python tests/faults.py`; files are those of the folder that each was tried in,\n"
+        "before and after. Of the server the code is the HTTP status.\n"
     )
     for kind, title in (("bad input", "Bad inputs"), ("fault", "Faults")):
         text += f"\n## {title}\n\n| command | what | the line that came | code | files | |\n"
         text += "|---|---|---|---|---|---|\n"
         for row in rows:
             if row[0] == kind:
-                text += "| " + " | ".join(cell.replace("|", r"\|") for cell in row[1:]) + " |\n"
+                cells = [TITLES.get(row[1], row[1]), *row[2:]]
+                text += "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
     (RESULTS / "table.md").write_text(text)
 
 
+def warm(base: Path) -> None:
+    """Import what the commands import when they need it, once for all processes."""
+    dmxlib.ensemble.load_separator(str(base / "tiny"))
+    plots.training_curve(base / "results/training/run/log.jsonl", "").savefig(io.BytesIO())
+    for name in ("papermill", "pyloudnorm", "tornado.web", "scipy.stats"):
+        import_module(name)
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("commands", nargs="*", choices=[[], *MODULES], metavar="COMMAND")
+    parser.add_argument("--missing", action="store_true")
+    options = parser.parse_args()
+    names = options.commands or list(MODULES)
+    known = read() if options.missing else {}
+    cases = [case for case in CASES if case[1] in names and case[:3] not in known]
+    cases.sort(key=lambda case: names.index(case[1]))
     torch.set_num_threads(1)
-    for command in sys.argv[1:] or MODULES:
-        import_module(f"dmxlib.{MODULES[command]}")  # once, for all processes
+    metrics.voiced_mask = loud  # pYIN is slow
+    for name in {case[1] for case in cases}:
+        import_module(f"dmxlib.{MODULES[name]}")  # once, for all processes
+    short = False
     with tempfile.TemporaryDirectory() as base:
         make_base(Path(base))
-        rows = list(tried(Path(base)))
-    write(rows)
-    sys.exit(any(row[6] for row in rows))
+        warm(Path(base))
+        for row in tried(Path(base), cases):
+            short |= bool(row[6])
+            with reproduce.alone(RESULTS, wait=True):
+                write(row)
+    sys.exit(short)
 
 
 if __name__ == "__main__":

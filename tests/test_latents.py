@@ -1,6 +1,7 @@
 """The latent cache holds what direct encoding gives, can be taken up, and fits one codec."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import make_codec
+from safetensors.torch import save_file
 
 from dmxlib import latents
 from dmxlib.errors import InputError
@@ -136,6 +138,19 @@ def test_missing_shard_is_told(folder, missing):
                 CachedPairs(folder, "condition", validation)
     finally:
         path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"no tensors", "half", "others"])
+def test_damaged_shard_is_told(folder, tmp_path, spoilt):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    shard = copy / "000000.safetensors"
+    content = shard.read_bytes()
+    if spoilt == "others":
+        save_file({"weight": torch.zeros(2)}, shard)
+    else:
+        shard.write_bytes(content[: len(content) // 2] if spoilt == "half" else spoilt)
+    with pytest.raises(InputError, match=r"000000.safetensors is damaged or no shard; [^\n]*\.$"):
+        CachedPairs(copy, "condition")
 
 
 def test_command_line(config, folder):

@@ -213,6 +213,21 @@ def test_failed_run_leaves_no_copy(tmp_path, jupyter_in_tmp):
     assert not list(copy.parent.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("from dmxlib.errors import InputError\nraise InputError('there is no song.')", "there is no song.$"),
+        ("import os\nos.kill(os.getpid(), 9)", "the kernel died"),
+    ],
+)
+def test_what_a_user_can_mend_is_told_in_one_sentence(tmp_path, jupyter_in_tmp, cell, told):
+    path = tmp_path / "cells.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), path)
+    with pytest.raises(InputError, match=f"^cells: {told}"):
+        notebooks.run(path, {}, tmp_path / "copies" / "cells.ipynb")
+    assert not list((tmp_path / "copies").iterdir())
+
+
 def test_tidy():
     cell = nbformat.v4.new_code_cell("x", metadata={"tags": ["parameters"], "papermill": {"duration": 1}})
     cell.outputs = [

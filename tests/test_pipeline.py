@@ -327,6 +327,21 @@ def test_unknown_name_is_refused(name):
     assert name in refused(name, "cannot be loaded")
 
 
+@pytest.mark.parametrize("part", ["unet", "codec", "conditioner"])
+def test_weights_of_another_model_are_refused(copy, part, capfd):
+    """diffusers leaves at random what it does not find, and says so in a hundred lines."""
+    name, source = "diffusion_pytorch_model.safetensors", "codec" if part == "unet" else "unet"
+    shutil.copy(copy / source / name, copy / part / name)
+    assert f"{copy / part} cannot be loaded" in refused(copy, "another model's")
+    assert "newly initialized" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", ""])
+def test_config_that_is_none_is_refused(copy, content):
+    (copy / "codec" / "config.json").write_text(content)
+    assert "codec" in refused(copy)
+
+
 def test_what_ships_but_is_no_pipeline_is_told_so():
     assert "encodec-mini holds no model_index.json" in refused("encodec-mini")
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from dmxlib.errors import InputError
-from dmxlib.reproduce import alone, facts, git_commit, whole
+from dmxlib.reproduce import alone, facts, git_commit, together, whole
 
 
 def test_commit_is_of_the_package(tmp_path):
@@ -61,6 +61,19 @@ def test_folder_appears_when_it_is_whole(tmp_path):
         (part / "page").mkdir(parents=True)
         (part / "page" / "index.html").write_text("hello")
     assert (tmp_path / "test-1" / "page" / "index.html").read_text() == "hello"
+
+
+def test_files_that_belong_together_appear_together(tmp_path):
+    (tmp_path / "a.csv").write_text("old")
+    with pytest.raises(KeyboardInterrupt), together(tmp_path) as part:
+        (part / "a.csv").write_text("half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "a.csv").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    with together(tmp_path) as part:
+        for name in ("a.csv", "b.csv"):
+            (part / name).write_text("new")
+        assert (tmp_path / "a.csv").read_text() == "old"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.csv": "new", "b.csv": "new"}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])

@@ -217,6 +217,8 @@ def test_songs_side_by_side(run, track, tmp_path, jobs):
     out = tmp_path / "out" / "tiny"
     written = [str(out / name / f"{stem}.wav") for name in "ab" for stem in ("vocals", "no_vocals")]
     assert stdout.splitlines() == written and len(files(out)) == 4
+    # of several processes the calling one loads no model
+    assert separate.load_system.cache_info().misses == (jobs == 1)
 
 
 def test_a_smaller_batch_where_memory_is_short(tiny_pipeline, monkeypatch):
@@ -359,9 +361,9 @@ def test_truncated_flac_leaves_nothing_and_an_older_result_alone(run, tmp_path, 
     assert files(tmp_path / "new") == []
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "no/such/folder"])
-def test_unknown_model_is_told(run, track, tmp_path, name):
-    one_sentence(run(track, name=name), name)
+@pytest.mark.parametrize(("name", "jobs"), [("no-such-model", 1), ("no/such/folder", 1), ("no/such", 2)])
+def test_unknown_model_is_told(run, track, tmp_path, name, jobs):
+    one_sentence(run(track, "-j", jobs, name=name), name)
     assert not (tmp_path / "out").exists()
 
 

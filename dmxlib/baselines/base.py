@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from dmxlib.config import setting, take
@@ -18,7 +17,7 @@ from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
 from dmxlib.streaming import Separator, check_mixture, check_target
 from dmxlib.training.loop import TrainerConfig
-from dmxlib.weights import find
+from dmxlib.weights import Saved, find
 
 PREVIEW_STEPS = 20  # of the separation plotted during training
 
@@ -35,7 +34,7 @@ class BaselineConfig(PairsConfig, TrainerConfig):
     validation_pairs: int = setting(16, "pairs of validation")
 
 
-class Baseline(Separator, ModelMixin, ConfigMixin):
+class Baseline(Separator, Saved, ModelMixin, ConfigMixin):
     """A separator that works on chunks of one length, the one it was trained on.
 
     Its config holds sampling_rate in Hz, channels, chunk_samples and the target, the stem that it is trained
@@ -83,19 +82,9 @@ class Baseline(Separator, ModelMixin, ConfigMixin):
                 f"{folder} is no folder with {cls.config_name}; give the model/ of a training run, pickles "
                 "are not opened."
             )
-        try:
-            if not cls.takes(cls.load_config(str(folder))):
-                raise ValueError("the config is another system's")
-            kwargs = {"use_safetensors": True, "low_cpu_mem_usage": False} | kwargs
-            model, info = super().from_pretrained(str(folder), output_loading_info=True, **kwargs)
-            if any(info.values()):
-                raise ValueError("the weights are another model's")
-        except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-            raise InputError(
-                f"{folder} cannot be loaded by {cls.__module__}: its config.json is another system's, or its "
-                f"weights are missing, damaged, another model's or no safetensors ({type(error).__name__})."
-            ) from error
-        return model.eval()
+        if not cls.takes(cls.load_config(str(folder))):
+            raise InputError(f"{folder} cannot be loaded by {cls.__module__}: its config is another's.")
+        return super().from_pretrained(str(folder), **kwargs)
 
     @property
     def sampling_rate(self) -> int:

@@ -15,6 +15,7 @@ from encodec.modules import SEANetDecoder, SEANetEncoder
 
 from dmxlib.codec import fast
 from dmxlib.errors import InputError
+from dmxlib.weights import Saved
 
 
 class Normalization(torch.nn.Module):
@@ -68,7 +69,7 @@ class Normalization(torch.nn.Module):
         return self.scale @ latents + self.mean
 
 
-class LatentEncoder(ModelMixin, ConfigMixin):
+class LatentEncoder(Saved, ModelMixin, ConfigMixin):
     """EnCodec's encoder, with normalised latents: what the codec and the conditioner have in common.
 
     Args:

@@ -54,12 +54,15 @@ def load_codec(name: str, quantized: bool = False) -> Codec:
         raise InputError(f"codec {name} has no codebooks; name the model/ of a run of dmxlib.train_codec.")
     if "codec" not in config:
         cls = QuantizedCodec if quantized else Codec
-        return cls.from_pretrained(folder, use_safetensors=True, low_cpu_mem_usage=False).eval()
+        return cls.from_pretrained(folder)
     codec = load_codec(config["codec"])
     if not quantized:
         return codec
     whole = QuantizedCodec.from_config(codec.config, n_q=config["n_q"], bins=config["bins"])
-    whole.load_state_dict(codec.state_dict() | load_file(folder / SAFETENSORS_WEIGHTS_NAME))
+    try:
+        whole.load_state_dict(codec.state_dict() | load_file(folder / SAFETENSORS_WEIGHTS_NAME))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"the codebooks in {folder} are missing, damaged or another codec's.") from error
     return whole.eval()
 
 

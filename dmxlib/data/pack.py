@@ -24,7 +24,7 @@ from tqdm import tqdm
 from dmxlib import audio
 from dmxlib.data.tracks import PACK, Track, has_valid, load_sources, load_tracks
 from dmxlib.errors import InputError
-from dmxlib.reproduce import whole
+from dmxlib.reproduce import alone, whole
 
 RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # that Opus has; others take the next one
 KBITS = (12, 256)  # a second and channel: less is no music any more, more libsndfile does not take
@@ -39,7 +39,7 @@ def pack(roots: list, destination, size: float, mono: bool = False, quiet: bool 
         size: in bytes, of all together.
         mono: code the mean of both channels. Without it, tracks whose channels are alike are coded as one.
 
-    Raises InputError where the size is too small, or a folder is there already.
+    Raises InputError where the size is too small, a folder is there already, or another process writes there.
     """
     folders = {Path(destination) / Path(root).resolve().name: Path(root) for root in roots}
     for folder in folders:
@@ -57,9 +57,10 @@ def pack(roots: list, destination, size: float, mono: bool = False, quiet: bool 
             f"{size / 1e6:g} MB are {kbits:.1f} kbit/s for each channel of {seconds / 3600:.1f} hours; name "
             f"fewer data sets, or more than {KBITS[0] * seconds / 8e3 / SPARE:.0f} MB."
         )
-    for folder, rows in sets.items():
-        with whole(folder) as part:
-            _write(part, tqdm(rows, desc=f"pack {folder.name}", unit="track", disable=quiet), kbits)
+    with alone(destination):
+        for folder, rows in sets.items():
+            with whole(folder) as part:
+                _write(part, tqdm(rows, desc=f"pack {folder.name}", unit="track", disable=quiet), kbits)
     written = sum(path.stat().st_size for folder in sets for path in folder.iterdir())
     if written > size:
         raise InputError(f"{destination} became {written / 1e6:.0f} MB; ask for a smaller size.")

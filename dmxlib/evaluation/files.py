@@ -18,12 +18,18 @@ def read_rows(path) -> pd.DataFrame:
     """rows.csv: every figure as it was written; none where there is no file."""
     if not Path(path).exists():
         return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: it is no table; remove it or restore it.") from error
 
 
 def read_runs(path) -> list[dict]:
     """run.json: what made the figures beside it; none where there is no file."""
-    return json.loads(Path(path).read_text()) if Path(path).exists() else []
+    try:
+        return json.loads(Path(path).read_text()) if Path(path).exists() else []
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: it is not JSON; remove it or restore it.") from error
 
 
 class Scores:
@@ -43,6 +49,8 @@ class Scores:
                     f"{self.rows} has {name} of other settings; remove it or name another --output_dir."
                 )
         rows = read_rows(self.rows)
+        if list(rows) != [*COLUMNS]:
+            raise InputError(f"{self.rows} is no table of scores; name another --output_dir.")
         self.scored = set(zip(rows.system, rows.track, strict=True))
 
     def has(self, system: str, track: str) -> bool:

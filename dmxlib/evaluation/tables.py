@@ -12,6 +12,7 @@ from dmxlib.evaluation.files import read_rows, read_runs
 from dmxlib.evaluation.scoring import clip_seconds
 from dmxlib.evaluation.systems import SYSTEMS, find_row, full_title
 from dmxlib.metrics import OCTAVES_HZ, RATE
+from dmxlib.reproduce import together
 from dmxlib.summary import markdown, medians
 
 PAPERS_METRICS = {
@@ -321,8 +322,8 @@ def speed_figure(folder):
 def write_table2(folder, output) -> list[Path]:
     """Write table2.md, table2.png and speed.png of a folder of scores to another; returns their paths."""
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "table2.md").write_text(table2(folder))
-    for name, make_figure in {"table2.png": table2_figure, "speed.png": speed_figure}.items():
-        make_figure(folder).savefig(output / name, dpi=110)
+    with together(output) as part:
+        (part / "table2.md").write_text(table2(folder))
+        for name, make_figure in {"table2.png": table2_figure, "speed.png": speed_figure}.items():
+            make_figure(folder).savefig(part / name, dpi=110)
     return [output / name for name in ("table2.md", "table2.png", "speed.png")]

@@ -13,6 +13,7 @@ from dmxlib import audio
 from dmxlib.errors import InputError
 from dmxlib.listening.results import rated_samples, read_key, read_results
 from dmxlib.metrics import external
+from dmxlib.reproduce import together
 from dmxlib.summary import markdown
 
 CONFIDENCE = 0.95
@@ -172,11 +173,7 @@ def table(scores: pandas.DataFrame) -> str:
 def report(ratings: pandas.DataFrame, key: dict, notes: list[str], folder: Path) -> str:
     """Write ratings.csv, mos.csv, comparisons.csv, agreement.csv, mos.png and table3.md; returns the last."""
     scores, tests, fit = opinion_scores(ratings, key), comparisons(ratings, key), agreement(ratings)
-    folder.mkdir(parents=True, exist_ok=True)
     tables = {"ratings": ratings, "mos": scores, "comparisons": tests, "agreement": fit}
-    for name, rows in tables.items():
-        rows.to_csv(folder / f"{name}.csv", index=False)
-    opinion_figure(scores).savefig(folder / "mos.png", dpi=110)
     differ = tests[(tests.test == "Wilcoxon") & (tests.p_holm < 1 - CONFIDENCE)]
     differences = [f"- {row.aspect}: {row.systems} (p = {row.p_holm:.2g})" for row in differ.itertuples()]
     agreed = [
@@ -197,7 +194,11 @@ def report(ratings: pandas.DataFrame, key: dict, notes: list[str], folder: Path)
     }  # fmt: skip
     text = "\n\n".join(f"## {title}\n\n{body.strip()}" for title, body in parts.items())
     text = f"# {key['id']}\n\n{text}\n"
-    (folder / "table3.md").write_text(text)
+    with together(folder) as part:
+        for name, rows in tables.items():
+            rows.to_csv(part / f"{name}.csv", index=False)
+        opinion_figure(scores).savefig(part / "mos.png", dpi=110)
+        (part / "table3.md").write_text(text)
     return text
 
 
@@ -235,7 +236,6 @@ def proxy(folder: Path) -> str:
         values = external.dnsmos(*audio.read(folder / "page" / "audio" / f"{name}.wav"))
         rows.append({"system": sample["system"], "track": sample["track"], "span": sample["span"], **values})
     scores = pandas.DataFrame(rows)
-    scores.to_csv(folder / "dnsmos.csv", index=False)
     means = scores.groupby("system").mean(numeric_only=True).loc[key["systems"]]
     text = (
         f"# Proxy, not listeners: DNSMOS P.835 of {key['id']}\n\n"
@@ -244,5 +244,7 @@ def proxy(folder: Path) -> str:
         f"{NO_MEASURE}\n\n    python -m dmxlib.listening proxy {shlex.quote(str(folder))}\n\n"
         + markdown(["system", *means], means.itertuples())
     )
-    (folder / "dnsmos.md").write_text(text)
+    with together(folder) as part:
+        scores.to_csv(part / "dnsmos.csv", index=False)
+        (part / "dnsmos.md").write_text(text)
     return text

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas
 
 from dmxlib.errors import InputError
+from dmxlib.reproduce import remove_parts_of_the_killed
 
 PAGE_COLUMNS = ["test", "listener", "sample", "aspect", "rating"]  # of the CSV that our page offers
 WEBMUSHRA_COLUMNS = ["trial_id", "stimuli_rating", "stimuli", "rating_time"]  # the last ones of its lms.csv
@@ -70,7 +71,7 @@ def save(document: dict, folder: Path) -> bool:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{document['listener']}.json"
-    temporary = path.with_suffix(f".part{os.getpid()}")
+    temporary = folder / f".{path.stem}.part{os.getpid()}"
     try:
         with open(temporary, "w") as file:
             json.dump(document, file, indent=1)
@@ -85,6 +86,12 @@ def save(document: dict, folder: Path) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return True
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a killed server left half saved; its listener got no answer and sends again."""
+    for part in folder.glob(".*.part*"):
+        remove_parts_of_the_killed(folder / part.stem[1:])
 
 
 # -- reading -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from dmxlib.errors import InputError
-from dmxlib.listening.results import check, read_key, save
+from dmxlib.listening.results import check, read_key, save, tidy
 
 MAX_BYTES = 1_000_000  # of what a listener sends: a hundred times what is needed
 MAX_SECONDS = 60  # that a request may take to arrive: a slow connection is not kept for ever
@@ -115,6 +115,8 @@ def serve(folder: Path, host: str, port: int) -> None:
     """
     token = None if is_loopback(host) else secrets.token_urlsafe(16)
     app = make_app(folder, token)
+
+    tidy(folder / "results")
 
     async def run():
         server = HTTPServer(

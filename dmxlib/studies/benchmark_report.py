@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from dmxlib import plots
-from dmxlib.reproduce import facts
+from dmxlib.reproduce import facts, together
 from dmxlib.studies.timing import computes_bf16
 from dmxlib.summary import markdown
 
@@ -50,9 +50,10 @@ def write(table: pd.DataFrame, folder: Path) -> None:
         *([] if computes_bf16() else [NO_BF16]),
     ]
     text = "\n".join([" ".join(sentences), "", three_figures(ratios(table)), three_figures(table)])
-    (folder / "table.md").write_text(text)
-    plot(table[table.part == "total"]).savefig(folder / "steps.png", dpi=110)
-    (folder / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
+    with together(folder) as part:
+        (part / "table.md").write_text(text)
+        plot(table[table.part == "total"]).savefig(part / "steps.png", dpi=110)
+        (part / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
     print(text)
 
 

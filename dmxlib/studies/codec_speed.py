@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dmxlib.codec import Codec, fast
 from dmxlib.codec.load import OFFICIAL
 from dmxlib.errors import exit_on_input_error
+from dmxlib.reproduce import whole
 from dmxlib.studies.timing import computes_bf16, count, in_precision, timed
 from dmxlib.summary import frame_markdown
 
@@ -92,9 +93,9 @@ def main(argv=None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed calls, after one that is not counted")
     options = parser.parse_args(argv)
     folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     steps = codec_steps(options.seconds, options.repeats)
-    steps.to_csv(folder / "codec_steps.csv", index=False)
+    with whole(folder / "codec_steps.csv") as part:
+        steps.to_csv(part, index=False)
     print(frame_markdown(steps.set_index("part")))
 
 

@@ -22,7 +22,7 @@ from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.evaluation.systems import Options, System, make_system
 from dmxlib.evaluation.tables import millions
 from dmxlib.metrics.external import bss_eval_sources
-from dmxlib.reproduce import facts, whole
+from dmxlib.reproduce import facts, together, whole
 from dmxlib.summary import markdown
 
 GLOBAL = {"sdr": "gnsdr", "sir": "gsir", "sar": "gsar"}
@@ -127,11 +127,11 @@ def report(config: HuangConfig) -> None:
     scores, runs = pd.read_csv(folder / "scores.csv"), json.loads((folder / "run.json").read_text())
     order = [name for name in config.systems if name in runs]
     summary = summarise(scores).set_index("system").loc[order]
-    summary.round(3).reset_index().to_csv(folder / "summary.csv", index=False)
-    (folder / "table.md").write_text(table(summary, runs, scores))
-    figure(normalised(scores), {name: runs[name]["title"] for name in order}).savefig(
-        folder / "gnsdr.png", dpi=110
-    )
+    titles = {name: runs[name]["title"] for name in order}
+    with together(folder) as part:
+        summary.round(3).reset_index().to_csv(part / "summary.csv", index=False)
+        (part / "table.md").write_text(table(summary, runs, scores))
+        figure(normalised(scores), titles).savefig(part / "gnsdr.png", dpi=110)
 
 
 def table(summary: pd.DataFrame, runs: dict, scores: pd.DataFrame) -> str:

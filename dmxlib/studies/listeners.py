@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.reproduce import facts
+from dmxlib.reproduce import facts, together
 from dmxlib.summary import markdown
 
 KINDS = {"discriminative": "masking", "generative": "generative"}  # their word: ours
@@ -100,9 +100,9 @@ def main(argv=None) -> None:
     options = parser.parse_args(argv)
     rows = agreement(read(options.table))
     folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows.round(3).to_csv(folder / "correlations.csv", index=False)
-    (folder / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
+    with together(folder) as part:
+        rows.round(3).to_csv(part / "correlations.csv", index=False)
+        (part / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
     print(summary(rows))
 
 

@@ -17,8 +17,6 @@ scale that it sends along. The SDR is SDX23's, over all of a song's excerpts at 
 import copy
 import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -39,7 +37,7 @@ from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.config import parse_config
 from dmxlib.data import SPLITS, Track, load_tracks
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.reproduce import facts, seeded_generator
+from dmxlib.reproduce import facts, seeded_generator, together
 from dmxlib.studies.robustness_report import NOISE, TABLES, TITLES, write_report
 
 AXIS = tuple(sorted((*NOISE, 1e-4, 0.003, 0.03, 0.3, 3.0)))
@@ -291,14 +289,11 @@ def run(config: RobustnessConfig, axis=AXIS, quiet: bool = False) -> Path:
     about["seconds"] = round(time.perf_counter() - start, 1)
     about["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
     folder = Path(config.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    with together(folder) as part:
         for name, table in tables.items():
-            table.to_csv(Path(temporary) / f"{name}.csv", index=False, float_format="%.6g")
-        (Path(temporary) / "run.json").write_text(json.dumps(about, indent=2) + "\n")
-        write_report(temporary)
-        for path in Path(temporary).iterdir():
-            os.replace(path, folder / path.name)
+            table.to_csv(part / f"{name}.csv", index=False, float_format="%.6g")
+        (part / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+        write_report(part)
     return folder
 
 

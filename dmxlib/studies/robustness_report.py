@@ -12,6 +12,7 @@ import numpy as np
 import pandas
 
 from dmxlib.errors import InputError
+from dmxlib.reproduce import together
 from dmxlib.summary import frame_markdown, medians
 
 NOISE = (0.0, 1e-6, 1e-3, 0.01, 0.1, 1.0)  # Table I's deviations
@@ -39,9 +40,10 @@ def write_report(folder) -> list[Path]:
         if not path.is_file():
             raise InputError(f"{path} does not exist; `python -m dmxlib.studies.robustness` writes it.")
     tables = {name: pandas.read_csv(path) for name, path in paths.items()}
-    (folder / "table1.md").write_text(report(tables, json.loads((folder / "run.json").read_text())))
-    noise_figure(tables).savefig(folder / "noise.png", dpi=110)
-    codec_figure(tables).savefig(folder / "codec.png", dpi=110)
+    with together(folder) as part:
+        (part / "table1.md").write_text(report(tables, json.loads((folder / "run.json").read_text())))
+        noise_figure(tables).savefig(part / "noise.png", dpi=110)
+        codec_figure(tables).savefig(part / "codec.png", dpi=110)
     return [folder / name for name in ("table1.md", "noise.png", "codec.png")]
 
 

@@ -26,7 +26,7 @@ from dmxlib.evaluation.scoring import Song, load_songs, silence
 from dmxlib.evaluation.systems import bandwidth
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
-from dmxlib.reproduce import facts
+from dmxlib.reproduce import facts, together
 from dmxlib.summary import frame_markdown
 
 METRICS = ("sdr", "si_sdr", "lsd", "mel_mae")
@@ -158,14 +158,15 @@ def write_report(folder) -> list[Path]:
     """Write sampling.png and sampling.md from the CSV files and sampling.json of a folder."""
     folder = Path(folder)
     rows = pd.read_csv(folder / "sampling.csv")
-    figure(rows).savefig(folder / "sampling.png", dpi=110)
     command = json.loads((folder / "sampling.json").read_text())["command"]
     borders = pd.read_csv(folder / "seams.csv").drop(columns="track").groupby("overlap").mean()
     tables = [
         frame_markdown(table.rename(columns=lambda name: name.replace("_", " "))).rstrip()
         for table in (means(rows), borders)
     ]
-    (folder / "sampling.md").write_text(REPORT.format(command, *tables))
+    with together(folder) as part:
+        figure(rows).savefig(part / "sampling.png", dpi=110)
+        (part / "sampling.md").write_text(REPORT.format(command, *tables))
     return [folder / "sampling.png", folder / "sampling.md"]
 
 
@@ -206,12 +207,12 @@ def main(argv=None, variants=VARIANTS, refinements=REFINEMENTS) -> None:
     folder = Path(options.output_dir)
     tracks = load_songs(options.data_root, options.split, options.held_out)[1]
     tables = {"sampling": study(pipeline, tracks, variants, refinements), "seams": seams(pipeline, tracks)}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
     about = facts(f"python -m dmxlib.studies.sampling {shlex.join(argv)}")
-    (folder / "sampling.json").write_text(json.dumps(about, indent=2) + "\n")
-    write_report(folder)
+    with together(folder) as part:
+        for name, table in tables.items():
+            table.to_csv(part / f"{name}.csv", index=False)
+        (part / "sampling.json").write_text(json.dumps(about, indent=2) + "\n")
+        write_report(part)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from dmxlib.config import setting, write_yaml
 from dmxlib.data import VocalPairs
 from dmxlib.data.on_device import DevicePairs
 from dmxlib.errors import InputError
-from dmxlib.reproduce import alone, facts, seeded_generator, whole
+from dmxlib.reproduce import alone, facts, ignore_signals, seeded_generator, whole
 from dmxlib.training import checkpoints
 from dmxlib.training.log import Log
 from dmxlib.training.muon import Muon
@@ -129,7 +129,7 @@ class Run:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=accelerator.device.type == "cuda" and not config.data_on_device,
-            worker_init_fn=ignore_sigterm,
+            worker_init_fn=ignore_signals,
         )
         if len(loader) < accelerator.num_processes:
             raise InputError(f"{len(dataset)} training items are less than one batch; prepare more data.")
@@ -287,7 +287,8 @@ class Run:
             self.log.begin(self.step)
             write_yaml(self.config, self.folder / "config.yaml")
             about = facts(device=str(self.accelerator.device), processes=self.accelerator.num_processes)
-            (self.folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+            with whole(self.folder / "run.json") as part:
+                part.write_text(json.dumps(about, indent=2) + "\n")
         self.accelerator.wait_for_everyone()
 
     def load_checkpoint(self, checkpoint: Path):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dmxlib import report
+from dmxlib import plots, report
 from dmxlib.errors import InputError
 from dmxlib.evaluation import tables
 from dmxlib.evaluation.files import COLUMNS, Scores, read_runs
@@ -33,6 +33,24 @@ def write(folder, system, values, reason="", seconds=None, **facts):
         pd.DataFrame(times, columns=["system", "steps", "repeat", "seconds"]).to_csv(
             path, mode="a", index=False, header=not path.exists()
         )
+
+
+def test_a_log_that_a_kill_cut_short_is_plotted_and_none_is_told(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2, "validation_loss": 3}\n{"step": 2, "lo')
+    assert plots.training_curve(tmp_path / "log.jsonl", "a run").axes[0].get_title() == "a run"
+    (tmp_path / "log.jsonl").write_text("step 1\nstep 2\n")
+    with pytest.raises(InputError, match=r"log.jsonl is damaged: it is no log of a training\.$"):
+        plots.training_curve(tmp_path / "log.jsonl", "a run")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [("run.json", "{", "is not JSON"), ("rows.csv", "a,b\n1,2\n", "is no table of scores")],
+)
+def test_damaged_scores_are_told(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=rf"{name}.*{told}[^\n]*\.$"):
+        Scores(tmp_path, {"a": {}})
 
 
 @pytest.fixture

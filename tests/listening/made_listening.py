@@ -6,11 +6,14 @@ import itertools
 import json
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -148,6 +151,64 @@ class Server:
         except OSError:
             pass
         return None, ""
+
+
+def raw(server, request, seconds=0.3):
+    """What the server answers to these bytes, as far as it comes in time."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 5) as connection:
+        connection.settimeout(seconds)
+        with contextlib.suppress(OSError):
+            connection.sendall(request)
+            while part := connection.recv(2**16):
+                answer += part
+    return answer
+
+
+def resident(process):
+    """Megabytes."""
+    return int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def requests(generator, key):
+    """Requests without an end: paths out of the folder, wrong lengths, bodies that never end, noise."""
+    parts = [
+        "..",
+        "%2e%2e",
+        "%2E%2e",
+        "..%2f",
+        "%5c..",
+        "\\\\",
+        "//",
+        "%00",
+        "%",
+        "~root",
+        "key.json",
+        "results",
+    ]
+    body = json.dumps(submission(key, 5)).encode()
+    while True:
+        path = "/" + "/".join(generator.choice(parts, generator.integers(1, 6)))
+        path += str(generator.choice(["", "/key.json", "?token=%ff", "/etc/passwd", "a" * 70_000]))
+        method = generator.choice(["GET", "HEAD", "POST", "PUT", "DELETE", "\x00", "GET" * 100])
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        json_head = "POST /results HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        noise = generator.bytes(200)
+        yield generator.choice(
+            np.array(
+                [
+                    f"{head}\r\n".encode(),
+                    f"{head}Range: bytes={generator.integers(-9, 9)}-{'9' * 30}\r\n\r\n".encode(),
+                    f"{json_head}Content-Length: {generator.choice([-1, 10**15, 5, 0])}\r\n\r\n".encode()
+                    + body,
+                    f"{json_head}Transfer-Encoding: chunked\r\n\r\n".encode() + b"ffff\r\n" + body,
+                    f"{json_head}Content-Length: {len(noise)}\r\n\r\n".encode() + noise,
+                    f"GET / HTTP/1.1\r\nX: {'y' * 100_000}\r\n\r\n".encode(),
+                    noise,
+                ],
+                object,
+            )
+        )
 
 
 def simulate(

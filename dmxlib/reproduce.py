@@ -112,8 +112,11 @@ def _part(path: Path, name: Path, size: float | None = None) -> Iterator[Path]:
             remove_parts_of_the_killed(path)
         try:
             yield part
-        except InputError:
-            raise
+        except InputError as error:
+            if str(part) not in str(error):
+                raise
+            # a file in the folder, which the user knows by its name to come
+            raise InputError(str(error).replace(str(part), str(name))) from error
         except Exception:
             with _refusals(name, size):  # libraries hide them: "System error", "unexpected pos"
                 _try_to_write(part)

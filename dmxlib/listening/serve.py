@@ -113,6 +113,8 @@ def serve(folder: Path, host: str, port: int) -> None:
 
     Raises InputError where the folder is no test, or the address cannot be had.
     """
+    if not 0 <= port < 2**16:  # which the system would take the remainder of
+        raise InputError(f"--port is {port}; choose 0 to 65535.")
     token = None if is_loopback(host) else secrets.token_urlsafe(16)
     app = make_app(folder, token)
 

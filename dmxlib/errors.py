@@ -6,6 +6,8 @@ import functools
 import sys
 import warnings
 
+from tqdm import tqdm
+
 # Of the system: a full disk, a quota, a limit of a file's size, a folder that is not to be written to.
 MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 # Of torch, which has one type for all errors: words of the message, and the remedy.
@@ -44,6 +46,12 @@ def sentence(error: BaseException) -> str | None:
     return None
 
 
+def _end_bars():
+    """Of progress bars that are still open: what is told begins a line of its own."""
+    for bar in [*getattr(tqdm, "_instances", ())]:
+        bar.close()
+
+
 def exit_on_input_error(main):
     """Wrap a command line's `main`: what the user can fix is printed to stderr and ends the process with
     code 1. A warning is one line. What the terminal's encoding lacks is printed with escapes."""
@@ -56,8 +64,10 @@ def exit_on_input_error(main):
         try:
             return main(*args, **kwargs)
         except KeyboardInterrupt:
+            _end_bars()
             sys.exit("interrupted")
         except Exception as error:
+            _end_bars()
             if told := sentence(error):
                 sys.exit(f"error: {told}")
             raise

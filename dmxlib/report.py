@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dmxlib import plots
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.evaluation.files import COLUMNS, read_rows
+from dmxlib.evaluation.files import COLUMNS, read_rows, read_runs
 from dmxlib.evaluation.tables import score_table, write_table2
 from dmxlib.reproduce import whole
 from dmxlib.studies import robustness_report, sampling
@@ -20,6 +20,8 @@ def main() -> None:
     scores = {path.parent for path in runs if list(read_rows(path.with_name("rows.csv"))) == [*COLUMNS]}
     if not (logs or studies or scores):
         raise InputError("results/ holds no log, study or score; call this from the top of the repository.")
+    for folder in scores:  # before anything is written
+        read_runs(folder / "run.json")
     for log in logs:
         with whole(log.with_name("curve.png")) as part:
             plots.training_curve(log, title=log.parent.name).savefig(part, dpi=110)

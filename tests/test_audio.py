@@ -179,6 +179,17 @@ def test_wide_samples_and_rf64(tmp_path, song, options):
 
 
 @needs_ffmpeg
+def test_24_bits_in_32(tmp_path, song):
+    path = made(tmp_path, song, "song.wav", "-c:a", "pcm_s32le")
+    content = bytearray(path.read_bytes())
+    assert content[20:22] == b"\xfe\xff" and content[38] == 32  # of an extensible header, the valid bits
+    content[38] = 24
+    path.write_bytes(content)
+    wave, _ = audio.read(path)
+    assert wave.shape == song.shape and signal_to_noise(wave, song) > 120
+
+
+@needs_ffmpeg
 def test_audio_tracks_of_a_video(tmp_path, song):
     for name, wave in (("first", song), ("second", song[::-1])):
         sf.write(tmp_path / f"{name}.wav", wave.T, RATE)

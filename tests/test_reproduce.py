@@ -7,8 +7,9 @@ import signal
 import subprocess
 
 import pytest
+from tqdm import tqdm
 
-from dmxlib.errors import InputError
+from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.reproduce import alone, facts, git_commit, together, whole
 
 
@@ -96,6 +97,18 @@ def test_what_a_killed_process_left_behind_goes_and_what_another_writes_stays(tm
     with whole(tmp_path / "a.csv") as part:
         part.touch()
     assert sorted(tmp_path.iterdir()) == [others, tmp_path / "a.csv"]
+
+
+def test_what_is_told_of_an_error_begins_a_line_of_its_own(capsys):
+    @exit_on_input_error
+    def command():
+        bar = tqdm(total=2)
+        bar.update()
+        raise InputError("there is no song.")
+
+    with pytest.raises(SystemExit, match="^error: there is no song.$"):
+        command()
+    assert capsys.readouterr().err.endswith("\n")
 
 
 def hold(folder, told):

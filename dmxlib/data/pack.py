@@ -55,7 +55,7 @@ def pack(roots: list, destination, size: float, mono: bool = False, quiet: bool 
     if kbits < KBITS[0]:
         raise InputError(
             f"{size / 1e6:g} MB are {kbits:.1f} kbit/s for each channel of {seconds / 3600:.1f} hours; name "
-            f"fewer data sets, or more than {KBITS[0] * seconds / 8e3 / SPARE:.0f} MB."
+            f"fewer data sets, or more than {KBITS[0] * seconds / 8e3 / SPARE:.3g} MB."
         )
     with alone(destination):
         for folder, rows in sets.items():

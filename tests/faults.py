@@ -380,7 +380,10 @@ INPUTS = [
         "latents",
         "a codec's config.json of another version",
         LATENTS,
-        other_version("tiny/codec/config.json", seanet={"channels": 1, "dimension": 8, "ratios": [4, 2]}),
+        other_version(
+            "tiny/codec/config.json",
+            seanet=dict(channels=1, dimension=8, ratios=[4, 2], norm="time_group_norm"),
+        ),
     ),
     ("latents", "an unknown augmentation", f"{LATENTS} --augmentations=[reverb]", None),
     ("latents", "a cache of other settings", LATENTS, text("out/cache.json", "{}")),
@@ -785,6 +788,10 @@ def long_song():
     sf.write("long.wav", noise(4), RATE)
 
 
+def filled():
+    Path("out/filled").write_bytes(bytes(2**13))
+
+
 def results_there(filled=0):
     """results/ on the small file system, and little room beside it."""
 
@@ -893,7 +900,7 @@ FAULTS = [
         "notebooks",
         "a full disk",
         "works",
-        functools.partial(full_disk, room="8k", inside=results_there(6000)),
+        functools.partial(full_disk, room="8k", inside=filled),
     ),
     ("notebooks", "a read-only disk", "works", read_only),
     ("notebooks", "kill -9 at its writes", "works", functools.partial(killed, most=3)),

@@ -22,7 +22,7 @@ from dmxlib.data import VocalPairs, load_tracks
 from dmxlib.errors import exit_on_input_error
 from dmxlib.metrics import si_sdr
 from dmxlib.plots import lines
-from dmxlib.reproduce import facts
+from dmxlib.reproduce import facts, together
 from dmxlib.weights import find
 
 SIGMAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -114,19 +114,19 @@ def main(argv=None) -> None:
     options = parser.parse_args(argv)
     model = load("msdm").from_pretrained(find(options.model, "config.json") or options.model)
     folder, tables, scores = Path(options.output_dir), [], []
-    folder.mkdir(parents=True, exist_ok=True)
     for root in options.data_root:
         sources = excerpts(root, model, options.excerpts)
         about = {"model": Path(options.model).name, "data": Path(root).name}
         tables.append(losses(model, sources).assign(**about))
         scores.append(about | {"steps": options.steps} | separations(model, sources, options.steps))
     table = pd.concat(tables)
-    table.round(4).to_csv(folder / "prior.csv", index=False)
-    pd.DataFrame(scores).round(2).to_csv(folder / "prior_si_sdr.csv", index=False)
-    (folder / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
     mean = table.groupby("sigma").mean(numeric_only=True)
     curves = {name: (mean.index, mean[name]) for name in mean}
-    lines(curves, "sigma", "loss", xscale="log", yscale="log").savefig(folder / "prior.png", dpi=110)
+    with together(folder) as part:
+        table.round(4).to_csv(part / "prior.csv", index=False)
+        pd.DataFrame(scores).round(2).to_csv(part / "prior_si_sdr.csv", index=False)
+        (part / "run.json").write_text(json.dumps(facts(), indent=2) + "\n")
+        lines(curves, "sigma", "loss", xscale="log", yscale="log").savefig(part / "prior.png", dpi=110)
     print(table.to_string(index=False), pd.DataFrame(scores).to_string(index=False), sep="\n")
 
 

@@ -28,7 +28,7 @@ from dmxlib.reproduce import alone, facts, ignore_signals, seeded_generator, who
 from dmxlib.training import checkpoints
 from dmxlib.training.log import Log
 from dmxlib.training.muon import Muon
-from dmxlib.training.signals import Stop, ignore_sigterm
+from dmxlib.training.signals import Stop
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 PRECISIONS = ("no", "bf16", "fp16")

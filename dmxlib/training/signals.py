@@ -46,8 +46,3 @@ class Stop:
             print(f"told to stop at step {step}; --resume_from_checkpoint latest goes on.", file=sys.stderr)
         self.accelerator.end_training()
         sys.exit(128 + signal.SIGTERM)
-
-
-def ignore_sigterm(worker: int) -> None:
-    """A loader's process goes on where all of a job's are told to stop: the training one ends it."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

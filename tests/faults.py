@@ -634,7 +634,14 @@ def side_by_side(command, arguments):
 def dying_worker():
     from dmxlib.data import VocalPairs
 
-    VocalPairs.__getitem__ = lambda pairs, index: os.kill(os.getpid(), signal.SIGKILL)
+    item = VocalPairs.__getitem__
+
+    def in_a_worker(pairs, index):
+        if torch.utils.data.get_worker_info():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item(pairs, index)
+
+    VocalPairs.__getitem__ = in_a_worker
 
 
 def dying_process():

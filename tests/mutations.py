@@ -29,7 +29,6 @@ import scipy.signal  # noqa: F401
 import torch  # noqa: F401
 import torchaudio  # noqa: F401
 import yaml
-from tqdm import tqdm
 
 from dmxlib.summary import markdown
 
@@ -158,18 +157,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy_tree(Path(folder))
         without = {}  # tests: the first that fails without any of the errors
-        for mutation in tqdm(todo, unit="error"):
+        for number, mutation in enumerate(todo, 1):
             tests = tuple(mutation.tests)
             if tests not in without:
                 without[tests] = first_failure(mutation.tests, Path(folder))
                 if without[tests]:
-                    tqdm.write(f"error: {without[tests]} fails without any of the errors; mend it first.")
+                    print(f"error: {without[tests]} fails without any of the errors; mend it first.")
             if without[tests]:
                 continue
             rows.append(attempt(mutation, Path(folder)))
             row = rows[-1]
-            tqdm.write(
-                f"{row['noticed']:3} {row['file']}: {row['mutation']} ({row['by']}, {row['seconds']} s)"
+            print(
+                f"{number}/{len(todo)} {row['noticed']:3} {row['file']}: {row['mutation']} ({row['by']})",
+                flush=True,
             )
             if not options.only:
                 with file.open("w", newline="") as out:

@@ -60,6 +60,15 @@ def test_every_chunk_has_the_length_of_training(tiny_pipeline, monkeypatch, samp
     assert np.allclose(vocals, wave.mean(axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [16_000, 24_001, 44_100])
+def test_a_chunk_of_another_rate_has_that_length_too(tiny_pipeline, monkeypatch, rate):
+    """Resampled, it may be a sample longer."""
+    seen = []
+    monkeypatch.setattr(tiny_pipeline, "generate", lambda waves, *_: seen.extend(waves) or waves)
+    separate(tiny_pipeline, noise(1.5 * CHUNK, rate), rate)
+    assert {tuple(chunk.shape) for chunk in seen} == {(1, 20_480)}
+
+
 @pytest.mark.parametrize("overlap", [0, 0.1, 0.5])
 def test_any_overlap_gives_unchanged_chunks_back(tiny_pipeline, monkeypatch, overlap):
     monkeypatch.setattr(tiny_pipeline, "generate", lambda waves, *_: waves)

@@ -84,6 +84,17 @@ def test_each_item_has_its_own_timestep(unet):
 
 
 @torch.no_grad()
+def test_the_network_is_told_t_itself(unet):
+    """Index i is t = (i + 1) / 1000: weights that were trained with another count of it know nothing of t."""
+    told, (sample, condition) = [], inputs()
+    hook = unet.time_proj.register_forward_pre_hook(lambda _, arguments: told.append(arguments[0]))
+    for timestep in (torch.tensor([499, 999]), 249.0):
+        unet(sample, timestep, condition)
+    hook.remove()
+    assert torch.equal(torch.stack(told), torch.tensor([[0.5, 1.0], [0.25, 0.25]]))
+
+
+@torch.no_grad()
 def test_output_depends_on_everything(unet):
     sample, condition = inputs()
     output = unet(sample, 500, condition).sample

@@ -26,6 +26,7 @@ from dmxlib.codec import Codec, Conditioner
 from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config, setting
 from dmxlib.data import PairsConfig, VocalPairs, training_pairs
+from dmxlib.device import prefer_speed
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.level import encode_pair
 from dmxlib.reproduce import alone, ignore_signals, whole
@@ -99,6 +100,7 @@ def _build(config, folder, state, quiet):
         for start in range(0, len(training), config.shard_size)
     ]
     codec.to(state.device)
+    prefer_speed()
     workers = min(MAX_WORKERS, max(1, os.cpu_count() // state.num_processes))
     mine = jobs[state.process_index :: state.num_processes]
     for name, pairs, indices in tqdm(mine, desc=f"encode {folder}", unit="shard", disable=quiet):

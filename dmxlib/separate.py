@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-o", "--out", default="separated", metavar="DIR", help="folder to write to")
     parser.add_argument(
-        "-d", "--device", default=None, help="cpu, cuda or mps; by default cuda where there is one"
+        "-d", "--device", default=None, help="cpu, cuda, cuda:N or mps; by default cuda where there is one"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--flac", action="store_true", help="write flac, smaller than wav and as exact")
@@ -203,16 +203,13 @@ def load_system(name: str, device: str | None, jobs: int):
     """The model on its device, which each of the processes loads once."""
     import torch
 
+    from dmxlib.device import find_device
     from dmxlib.ensemble import load_separator
 
+    place = find_device(device)
     if jobs > 1:
         torch.set_num_threads(max(1, os.cpu_count() // jobs))
-    system = load_separator(name)
-    try:
-        system.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device} cannot be used on this machine; choose cpu.") from error
-    return system
+    return load_separator(name).to(place)
 
 
 def expand(tracks: list[str]) -> list[Path]:

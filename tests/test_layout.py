@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "dmxlib"
 ORDER = """
 errors
 reproduce
-config audio weights
+config audio weights device
 metrics summary
 plots
 data

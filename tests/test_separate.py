@@ -405,6 +405,7 @@ def test_file_in_the_output_folders_place_is_told(run, track, tmp_path):
         ["--filename", "{stem}.docx"],
         ["--flac", "--float32"],
         ["--device", "abacus"],
+        ["--device", "cuda:99"],
     ],
     ids=str,
 )

@@ -9,6 +9,7 @@ Everything random in a step follows from (seed, step), so a resumed run gives an
 import contextlib
 import json
 import math
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from dmxlib.config import setting, write_yaml
 from dmxlib.data import VocalPairs
 from dmxlib.data.on_device import DevicePairs
+from dmxlib.device import prefer_speed
 from dmxlib.errors import InputError
 from dmxlib.reproduce import alone, facts, ignore_signals, seeded_generator, whole
 from dmxlib.training import checkpoints
@@ -56,6 +58,10 @@ class TrainerConfig:
     )
     max_grad_norm: float = setting(1.0, "L2 norm that gradients are clipped to")
     mixed_precision: str = setting("no", "no, bf16, or fp16 on a GPU that has no bf16")
+    deterministic: bool = setting(
+        False,
+        "the same numbers each time on a GPU, as far as torch has a way: no tf32, no search for kernels",
+    )
     use_ema: bool = setting(True, "validate and save the weights' exponential moving average")
     ema_decay: float = setting(0.999, "of that average, for each optimiser step; smaller in the first ones")
     dataloader_num_workers: int = setting(0, "processes that read and augment; 0: none but the training one")
@@ -79,9 +85,10 @@ def make_accelerator(config: TrainerConfig) -> Accelerator:
     if config.mixed_precision == "fp16" and PartialState().device.type == "cpu":
         raise InputError("mixed_precision fp16 needs a GPU; choose no or bf16.")
     set_seed(config.seed)
-    if not torch.are_deterministic_algorithms_enabled():  # excerpts are of one length: one search is enough
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cuda.matmul.allow_tf32 = True  # cuDNN's convolutions do so already
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which CUDA asks for then
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    prefer_speed()
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,

@@ -1,0 +1,82 @@
+"""The list for a GPU: every command in it is one that there is, with settings that there are."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmxlib import train
+from dmxlib.config import parse_config
+from dmxlib.data.on_device import SUPPORTED
+from dmxlib.studies import benchmark
+from dmxlib.training.codec import CodecTrainConfig
+from dmxlib.training.separator import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+PYTHON = f"""#!{sys.executable}
+# notes what it is called with; a training leaves a checkpoint and a log
+import json, sys
+from pathlib import Path
+with open("calls.jsonl", "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+if "--output_dir" in sys.argv and "train.py" in sys.argv[1]:
+    run = Path(sys.argv[sys.argv.index("--output_dir") + 1])
+    (run / "checkpoint-7").mkdir(parents=True)
+    (run / "log.jsonl").touch()
+"""
+
+
+@pytest.fixture
+def calls(tmp_path):
+    """Run a part of the list with a Python that only notes: its calls."""
+
+    def run(part, **environment):
+        (tmp_path / "python").write_text(PYTHON)
+        (tmp_path / "python").chmod(0o755)
+        environment |= {"PYTHON": str(tmp_path / "python"), "OUT": "out", "DEVICE": "cpu"}
+        command = ["bash", str(ROOT / "results" / "benchmark-gpu" / "run.sh"), part]
+        subprocess.run(command, cwd=tmp_path, env={**os.environ, **environment}, check=True, timeout=300)
+        return [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
+
+    return run
+
+
+@pytest.mark.parametrize("environment", [{}, {"TINY": "1"}], ids=["whole", "rehearsed"])
+def test_trainings_have_settings_that_there_are(calls, environment, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    trained, resumed = [], []
+    for argv in calls("mini", **environment) + calls("paper", **environment):
+        if argv[0].endswith("train_codec.py"):
+            config = parse_config(CodecTrainConfig, argv[1:])
+            assert (config.init, config.sampling_rate, config.channels) == (None, 48_000, 2)
+        elif argv[0].endswith("train.py") and "--resume_from_checkpoint" in argv:
+            resumed.append(argv[argv.index("--max_train_steps") + 1])
+        elif argv[0].endswith("train.py"):
+            assert train.chosen(argv[1:]) == "ldm-dmx"
+            trained.append(parse_config(TrainConfig, argv[1:]))
+    mini, _, stage1, stage2 = trained  # calls are noted in one file, so the first part's come twice
+    assert all(config.data_on_device and config.latent_cache is None for config in trained)
+    assert {*mini.augmentations} <= {*SUPPORTED}
+    assert not stage1.train_conditioner and stage2.train_conditioner
+    assert stage2.pretrained_model_name_or_path == f"{stage1.output_dir}/model"
+    assert resumed == ["7"] * len(trained)
+
+
+def test_the_benchmark_is_asked_for_kinds_that_there_are(calls, tmp_path, monkeypatch):
+    for part in ("systems", "peers", "steps"):
+        recorded = calls(part)
+    asked = []
+    monkeypatch.setattr(benchmark, "find_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(benchmark, "precisions", lambda device: ["fp32"])
+    monkeypatch.setattr(benchmark, "measured", lambda cases: asked.extend(cases) or ([] for _ in cases))
+    monkeypatch.setattr(benchmark, "write", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    for argv in recorded:
+        assert argv[:2] == ["-m", "dmxlib.studies.benchmark"]
+        benchmark.main(argv[2:])
+    everything = {case.measure for case in benchmark.all_cases("cuda")}
+    assert {case.measure for case in asked} >= everything and len(recorded) == 3

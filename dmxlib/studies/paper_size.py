@@ -187,7 +187,7 @@ def dry_run(config: TrainConfig) -> dict[str, float]:
     run.resume()
     times, start = [], time.perf_counter()
     for _ in run.steps():
-        run.read()
+        run.log.read()
         times.append(time.perf_counter() - start)
         start = time.perf_counter()
     wait, whole = (float(np.median(seconds[1:])) for seconds in (run.waits[: len(times)], times))

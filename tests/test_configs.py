@@ -193,6 +193,7 @@ UNSAID = {
     "logging_steps",
     "compile",
     "data_on_device",
+    "deterministic",
 }
 
 

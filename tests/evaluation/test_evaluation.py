@@ -566,3 +566,12 @@ def test_recipes_side_by_side_do_not_ship(model_folder):
         assert {system.steps for system in given.values()} == {3}
         assert given[name].bandwidth == given["ldm-dmx"].bandwidth < given[f"{name}-refined"].bandwidth
         assert full_title(f"{name}@1", 1).endswith(", 1 step (the mean)")
+
+
+def test_an_excerpt_is_scored_where_half_of_it_is_sung():
+    length = round(scoring.EXCERPT_SECONDS * RATE)
+    voice = np.zeros((2, 4 * length), np.float32)
+    for number, share in enumerate((0.6, 0.4, 0.0, 1.0)):
+        voice[:, number * length :][:, : round(share * length)] = 0.1
+    sung = scoring.sung_excerpts(Made(voice, voice), voice)
+    assert sung == [slice(0, length), slice(3 * length, 4 * length)]

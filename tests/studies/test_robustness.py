@@ -102,18 +102,24 @@ def test_without_noise_aq_is_bq(codec, waves, n_q):
 
 
 class Bare:
-    """A codec whose decoder leaves latents as they are."""
+    """A codec whose quantiser and decoder leave latents as they are."""
 
     config = argparse.Namespace(normalize=False)
 
     def decode(self, latents):
         return latents
 
+    def quantize(self, latents, n_q):
+        return latents
 
-def test_latent_noise_is_relative_to_the_latents_deviation(codec, waves):
+    dequantize = decode
+
+
+@pytest.mark.parametrize("place", ["nq", "bq"])
+def test_latent_noise_is_relative_to_the_latents_deviation(codec, waves, place):
     latents = 3 * codec.encode(next(iter(waves.values()))) + 5
     noise, louder = (
-        robustness.code("nq", Bare(), None, gain * latents, 0.1, seeded_generator(0)) - gain * latents
+        robustness.code(place, Bare(), None, gain * latents, 0.1, seeded_generator(0)) - gain * latents
         for gain in (1, 2)
     )
     assert noise.std().item() == pytest.approx(0.1 * latents.std().item(), rel=0.02)

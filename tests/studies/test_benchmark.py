@@ -219,6 +219,7 @@ def test_precisions_are_the_devices_own(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda found=bf16, **_: found)
         assert timing.precisions("cuda") == expected
     assert "tf32" not in timing.precisions("cpu")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # which a training may have left on
     before = torch.backends.cudnn.allow_tf32
     for precision in ("fp32", "tf32", "bf16"):
         with timing.in_precision(precision, search=True):

@@ -109,7 +109,7 @@ def test_configs_build_their_systems(name, size):
         sizes = defaults.keys() - dataclasses.asdict(base.BaselineConfig()).keys()
         assert {key: getattr(config, key) for key in sizes} == {key: defaults[key] for key in sizes}
     else:
-        assert 2 < millions < 10  # under 40 MB at half precision
+        assert 1.5 < millions < 10  # under 40 MB at half precision
 
 
 def test_benchmark_configs_are_of_16_khz_mono(name):

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dmxlib.studies import benchmark, benchmark_report, timing
+from dmxlib.studies import benchmark, benchmark_kinds, benchmark_report, timing
 
 COLUMNS = (
     "device,system,size,precision,compiled,steps,batch,part,"
@@ -47,7 +47,7 @@ def test_every_kind_is_a_row(folder):
     assert "training step from audio" in set(table.part[table.system == "instglow"])
     assert (table.seconds_median > 0).all() and (table.peak_mb > 0).all()
     counts = table.groupby("system").parameters.max()
-    model = benchmark.ldm_dmx("mini")
+    model = benchmark_kinds.ldm_dmx("mini")
     assert counts["ldm-dmx"] == sum(part.num_parameters() for part in (model.unet, model.conditioner))
     assert {"hdemucs", "instglow"} < set(counts.index)
     assert {"table.md", "steps.png", "run.json"} < {path.name for path in folder.iterdir()}
@@ -122,7 +122,7 @@ def test_a_table_of_before_there_were_devices_is_read(tmp_path):
 
 
 def test_the_table_that_ships_is_read():
-    table = benchmark_report.read(benchmark.CONFIGS.parents[1] / "results" / "speed" / "benchmark.csv")
+    table = benchmark_report.read(benchmark_kinds.CONFIGS.parents[1] / "results" / "speed" / "benchmark.csv")
     assert set(table.device) == {"cpu"} and {"fp32", "bf16"} == set(table.precision)
     assert not table.part.str.contains("bf16").any(), "a row's precision is a column"
     assert len(benchmark_report.ratios(table))
@@ -242,8 +242,8 @@ def test_precisions_are_the_devices_own(monkeypatch):
 )
 def test_models_and_what_they_read_are_on_the_device(case, monkeypatch):
     """An operation on tensors of two devices raises."""
-    monkeypatch.setattr(benchmark, "seeded_generator", lambda *_, device: None)
-    monkeypatch.setattr(benchmark, "in_precision", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(benchmark_kinds, "seeded_generator", lambda *_, device: None)
+    monkeypatch.setattr(benchmark_kinds, "in_precision", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(
         sys.modules["torch.optim.optimizer"], "_get_fused_kernels_supported_devices", lambda: ["meta"]
     )

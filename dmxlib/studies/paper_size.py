@@ -35,7 +35,7 @@ from dmxlib.data.sets.toy import render_song
 from dmxlib.errors import exit_on_input_error
 from dmxlib.reproduce import seeded_generator
 from dmxlib.studies.benchmark_report import three_figures
-from dmxlib.studies.timing import computes_bf16, count, in_precision
+from dmxlib.studies.timing import computes_bf16, in_precision
 from dmxlib.training import separator
 from dmxlib.training.loop import Run, make_accelerator
 from dmxlib.training.separator import TrainConfig, TrainStep, new_pipeline
@@ -98,23 +98,28 @@ def without_numbers(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
     return module
 
 
+def kept(*modules: nn.Module) -> int:
+    """Bytes of the weights, and of the average and AdamW's two moments of each that is trained."""
+    weights = [parameter for module in modules for parameter in module.parameters()]
+    return sum(4 * (4 if weight.requires_grad else 1) * weight.numel() for weight in weights)
+
+
 def counted(config: TrainConfig) -> dict[str, float]:
     """Of a stage: "bytes" of a process and step, "operations" of an item that is learned, "validation" as a
     share of them, and "checkpoint" in bytes."""
     pipeline = new_pipeline(Codec.from_config(OFFICIAL["48khz"]), config)
     step = TrainStep(pipeline, config.train_conditioner, validation=[])
     parts = (pipeline.codec, pipeline.conditioner, pipeline.unet)
-    trained = sum(parameter.numel() for parameter in step.parameters() if parameter.requires_grad)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     for part in parts:
         without_numbers(part, mode)
     peak, learned, validated = _by_shapes(pipeline, step, config, mode)
     items = config.validation_steps * config.train_batch_size * config.gradient_accumulation_steps
     return {
-        "bytes": 4 * count(*parts) + 12 * trained + peak,
+        "bytes": kept(*parts) + peak,
         "operations": learned,
         "validation": config.validation_pairs * validated / (items * learned),
-        "checkpoint": 4 * (count(step) + 3 * trained),
+        "checkpoint": kept(step),
     }
 
 

@@ -39,22 +39,21 @@ def _seconds(call, device):
 
 @contextlib.contextmanager
 def in_precision(precision: str, device: str = "cpu", search: bool = False):
-    """The context that a case computes in, all of it: fp32, a GPU's tf32, or bf16 by autocast. From now on no
-    separator chooses for itself.
+    """The context that a case computes in, all of it: fp32, a GPU's tf32, or bf16 by autocast. No separator
+    chooses for itself in it.
 
     Args:
         search: let cuDNN search for its fastest kernels.
     """
-    streaming.BFLOAT16 = False
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, streaming.BFLOAT16
     matmul.allow_tf32 = cudnn.allow_tf32 = precision != "fp32"
-    cudnn.benchmark = search
+    cudnn.benchmark, streaming.BFLOAT16 = search, False
     try:
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
             yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, streaming.BFLOAT16 = before
 
 
 def precisions(device: str = "cpu") -> list[str]:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dmxlib import streaming
 from dmxlib.studies import benchmark, benchmark_kinds, benchmark_report, timing
 
 COLUMNS = (
@@ -219,15 +220,42 @@ def test_precisions_are_the_devices_own(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda found=bf16, **_: found)
         assert timing.precisions("cuda") == expected
     assert "tf32" not in timing.precisions("cpu")
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # which a training may have left on
-    before = torch.backends.cudnn.allow_tf32
-    for precision in ("fp32", "tf32", "bf16"):
-        with timing.in_precision(precision, search=True):
-            assert torch.backends.cudnn.allow_tf32 == (precision != "fp32")
-            assert torch.backends.cuda.matmul.allow_tf32 == (precision != "fp32")
-            assert torch.backends.cudnn.benchmark
-            assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
-    assert torch.backends.cudnn.allow_tf32 == before and not torch.backends.cudnn.benchmark
+
+
+FLAGS = [
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.backends.cudnn, "allow_tf32"),
+    (torch.backends.cudnn, "benchmark"),
+    (streaming, "BFLOAT16"),
+]
+
+
+def flags(values=None):
+    """What torch and the separators compute in; set first where values are given."""
+    for flag, value in zip(FLAGS, values or [], strict=False):
+        setattr(*flag, value)
+    return [getattr(*flag) for flag in FLAGS]
+
+
+@pytest.fixture
+def restored():
+    """Not monkeypatch: it undoes by deleting what is no plain attribute."""
+    before = flags()
+    yield
+    flags(before)
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_precision_ends_with_its_context(precision, before):
+    flags([before] * 4)
+    with pytest.raises(KeyError), timing.in_precision(precision, search=not before):
+        tf32 = precision != "fp32"
+        assert flags() == [tf32, tf32, not before, False]
+        assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
+        raise KeyError
+    assert flags() == [before] * 4 and not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,12 @@ def test_scheduler_survives_saving(tmp_path):
         assert name.startswith("_") or loaded.config[name] == value
 
 
+def test_what_ships_has_this_scheduler():
+    shipped, ours = VocalSeparationPipeline.from_pretrained("ldm-dmx-mini").scheduler, make_scheduler()
+    assert type(shipped) is type(ours) and torch.equal(shipped.alphas_cumprod, ours.alphas_cumprod)
+    assert all(shipped.config[key] == ours.config[key] for key in ("prediction_type", "timestep_spacing"))
+
+
 # -- a latent that is normal: the ideal v is linear, and what is sampled is known ---------------------------
 
 MEAN, STD = 0.7, 0.3

@@ -28,14 +28,6 @@ class SeparationOutput(BaseOutput):
     vocals: np.ndarray
 
 
-def check_mixture(mixture: np.ndarray, channels: int | None = None) -> None:
-    """Raise InputError unless a mixture is (channels, samples), with that many channels if given, finite."""
-    fits = mixture.ndim == 2 and channels in (None, len(mixture))
-    if not (fits and mixture.size and np.isfinite(mixture).all()):
-        shape = f"({channels or 'channels'}, samples)"
-        raise InputError(f"the mixture is empty, not {shape}, or holds NaN or infinite samples.")
-
-
 def check_target(target: str) -> None:
     """Raise InputError where it is no name for a stem: files are named by it."""
     if not re.fullmatch(r"[\w-]+", target):
@@ -76,7 +68,10 @@ class Separator:
         Raises InputError for an array that is empty or not finite.
         """
         mixture = np.atleast_2d(np.asarray(audio, dtype=np.float32))
-        check_mixture(mixture)
+        if mixture.ndim != 2 or not mixture.size or not np.isfinite(mixture).all():
+            raise InputError(
+                "the mixture is empty, not (channels, samples), or holds NaN or infinite samples."
+            )
         parts = [vocals for _, vocals in self.stream([mixture], sampling_rate, **settings)]
         return SeparationOutput(vocals=np.concatenate(parts, axis=1))
 

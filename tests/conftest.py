@@ -136,6 +136,12 @@ def model_folder(tiny_pipeline, tmp_path_factory):
     return folder
 
 
+def separate(model, mixture, rate, steps=None, seed=0):
+    """A system's vocals of a mixture (channels, samples), with noise that follows from a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return model(mixture, rate, num_inference_steps=steps, generator=generator).vocals
+
+
 def reset_accelerate():
     """Accelerate keeps its settings for the process; a run in a test has to start without them."""
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import make_pipeline
+from conftest import make_pipeline, separate
 
 from dmxlib import baselines, data
 from dmxlib.data.augment import AUGMENTATIONS
@@ -65,7 +65,7 @@ def test_a_baseline(name, rng):
         torch.manual_seed(0)
         model = baselines.load(name)(**SMALL[name]).eval()
     clip = rng.uniform(-0.1, 0.1, (2, 30_000)).astype(np.float32)
-    voices = [model.to(device).separate(clip, 44_100, quiet=True) for device in ("cpu", DEVICE)]
+    voices = [separate(model.to(device), clip, 44_100) for device in ("cpu", DEVICE)]
     assert_same(*voices)
 
 

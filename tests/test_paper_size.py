@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import reset_accelerate
+from conftest import reset_accelerate, separate
 
 import dmxlib
 from dmxlib import audio, baselines, train, train_codec
@@ -139,5 +139,5 @@ def test_the_papers_baselines(name, songs, runs, tmp_path):
     assert len(losses(folder)) == QUICK["max_train_steps"]
     model = baselines.load(name).from_pretrained(folder / "model")
     (track,) = load_tracks(songs, "test")
-    vocals = model.separate(track.mixture(0, 20_000), track.rate, steps=1, quiet=True)
+    vocals = separate(model, track.mixture(0, 20_000), track.rate, steps=1)
     assert vocals.shape == (2, 20_000) and np.isfinite(vocals).all()

@@ -4,18 +4,16 @@ import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
-from tqdm import tqdm
 
 from dmxlib.config import setting, take
 from dmxlib.data import PairsConfig, VocalPairs, training_pairs
 from dmxlib.errors import InputError
 from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
-from dmxlib.streaming import Separator, check_mixture, check_target
+from dmxlib.streaming import Separator, check_target
 from dmxlib.training.loop import TrainerConfig
 from dmxlib.weights import Saved, find
 
@@ -112,25 +110,6 @@ class Baseline(Separator, Saved, ModelMixin, ConfigMixin):
         seed = torch.randint(2**62, (1,), generator=generator).item()
         noise = torch.Generator(mixture.device).manual_seed(seed)
         return self.extract(mixture, num_inference_steps or self.num_inference_steps, noise)
-
-    def separate(
-        self, mixture: np.ndarray, rate: int, steps: int | None = None, seed: int = 0, quiet: bool = False
-    ) -> np.ndarray:
-        """The vocals of a mixture (2, samples) float32 at `rate` Hz, of the same shape, with a progress bar.
-
-        Args:
-            steps: iterations for each chunk (None: num_inference_steps); not minded where that is 1.
-            seed: of all noise.
-
-        Raises InputError where the mixture is not that, or steps is less than 1.
-        """
-        check_mixture(mixture, channels=2)
-        generator, parts = torch.Generator().manual_seed(seed), []
-        with tqdm(total=mixture.shape[1], desc="separate", unit="sample", disable=quiet) as bar:
-            for _, vocals in self.stream([mixture], rate, steps, generator):
-                parts.append(vocals)
-                bar.update(vocals.shape[1])
-        return np.concatenate(parts, axis=1)
 
 
 class TrainStep(torch.nn.Module):

@@ -114,23 +114,30 @@ def choose_models(labels: list[str], given: list[str]) -> dict[str, str | None]:
     return {label: named.get(names[label], named.get(raw[label], shared)) for label in labels}
 
 
-def latent_diffusion(options: Options, refine: str | None = None) -> System:
-    """The pipeline, raw or refined."""
-    pipeline = load_pipeline(options)
-    own_steps = options.steps or pipeline.num_inference_steps
+def trained(separator, networks, options: Options, refine=None, iterative=True, **more) -> System:
+    """A separator with the options' steps and seed.
+
+    Args:
+        networks: whose parameters count.
+        refine: as the separator takes it.
+        iterative: whether it has steps.
+    """
+    own_steps = (options.steps or separator.num_inference_steps) if iterative else None
 
     def separate(track, steps=own_steps):
         generator = torch.Generator().manual_seed(options.seed)
         settings = dict(num_inference_steps=steps, generator=generator, refine=refine)
-        return pipeline(track.mixture(), track.rate, **settings).vocals
+        return separator(track.mixture(), track.rate, **settings).vocals
 
-    parameters = pipeline.unet.num_parameters() + pipeline.conditioner.num_parameters()
-    return System(separate, parameters, own_steps, math.inf if refine else bandwidth(pipeline.codec))
+    parameters = sum(network.num_parameters() for network in networks)
+    bandwidth = math.inf if refine else separator.sampling_rate / 2
+    return System(separate, parameters, own_steps, bandwidth, **more)
 
 
-def bandwidth(model) -> float:
-    """Half the sampling rate of a codec or a baseline, in Hz."""
-    return model.config.sampling_rate / 2
+def latent_diffusion(options: Options, refine: str | None = None) -> System:
+    """The pipeline, raw or refined."""
+    pipeline = load_pipeline(options)
+    return trained(pipeline, (pipeline.unet, pipeline.conditioner), options, refine)
 
 
 def recipe(name: str, options: Options, refine: str | None = None) -> System:
@@ -155,10 +162,8 @@ def load_pipeline(options: Options) -> VocalSeparationPipeline:
 def codec_ceiling(options: Options) -> System:
     """The true vocals through the codec (sees the target): what is lost before anything is generated."""
     pipeline = load_pipeline(options)
-    codec = pipeline.codec
-    return System(
-        partial(references.through_codec, pipeline), codec.num_parameters(), bandwidth=bandwidth(codec)
-    )
+    separate = partial(references.through_codec, pipeline)
+    return System(separate, pipeline.codec.num_parameters(), bandwidth=pipeline.sampling_rate / 2)
 
 
 def baseline(name: str, options: Options) -> System:
@@ -174,13 +179,7 @@ def baseline(name: str, options: Options) -> System:
             f"launch dmxlib/train.py --config dmxlib/configs/mini_{name}.yaml) and copy its model there."
         )
     model = baselines.load(name).from_pretrained(folder).to(options.device)
-    iterative = model.num_inference_steps > 1
-    own_steps = (options.steps or model.num_inference_steps) if iterative else None
-
-    def separate(track, steps=own_steps):
-        return model.separate(track.mixture(), track.rate, steps, options.seed, quiet=True)
-
-    return System(separate, model.num_parameters(), own_steps, bandwidth(model))
+    return trained(model, (model,), options, iterative=model.num_inference_steps > 1)
 
 
 def guided(options: Options) -> System:
@@ -189,18 +188,11 @@ def guided(options: Options) -> System:
     system = load_separator(name).to(options.device)
     if not isinstance(system, Ensemble):
         raise InputError(f"{name} has no guide; give a folder with ensemble.json.")
-    own_steps = options.steps or system.num_inference_steps
-
-    def separate(track, steps=own_steps):
-        generator = torch.Generator().manual_seed(options.seed)
-        settings = dict(num_inference_steps=steps, generator=generator, refine="wiener")
-        return system(track.mixture(), track.rate, **settings).vocals
-
-    networks = (system.separator.unet, system.separator.conditioner, system.guide)
-    return System(
-        separate,
-        sum(network.num_parameters() for network in networks),
-        own_steps,
+    return trained(
+        system,
+        (system.separator.unet, system.separator.conditioner, system.guide),
+        options,
+        refine="wiener",
         parts=() if options.model or options.steps else ("ldm-dmx-refined", "bsrnn"),
         combine=lambda track, vocals, guide: system.mix(vocals, guide),
     )

@@ -23,7 +23,6 @@ from dmxlib import metrics
 from dmxlib.data import Track
 from dmxlib.errors import exit_on_input_error
 from dmxlib.evaluation.scoring import Song, load_songs, silence
-from dmxlib.evaluation.systems import bandwidth
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
 from dmxlib.reproduce import facts, together
@@ -61,7 +60,7 @@ def study(
             start = time.perf_counter()
             generator = torch.Generator().manual_seed(seed)
             sampled = pipeline(mixture, track.rate, generator=generator, **sampling).vocals
-            refined = wiener(mixture, sampled, track.rate, bandwidth(pipeline.codec), **refining)
+            refined = wiener(mixture, sampled, track.rate, pipeline.sampling_rate / 2, **refining)
             seconds = (time.perf_counter() - start) / duration
             figures = scores(song, sampled) | {f"refined_{k}": v for k, v in scores(song, refined).items()}
             rows.append({"setting": name, "track": track.name, "seconds": seconds} | figures)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import reset_accelerate
+from conftest import reset_accelerate, separate
 
 from dmxlib import baselines, train
 from dmxlib.baselines import base, msgld
@@ -206,13 +206,13 @@ def test_separates_a_song_and_is_saved_and_loaded(model, tmp_path, rng):
     model.save_pretrained(tmp_path / "model")
     loaded = load_separator(str(tmp_path / "model"))
     assert isinstance(loaded, msgld.MSGLD) and baselines.load("msgld") is msgld.MSGLD
-    vocals = [system.separate(mixture, 44_100, steps=2, quiet=True) for system in (model, loaded)]
+    vocals = [separate(system, mixture, 44_100, steps=2) for system in (model, loaded)]
     assert np.array_equal(*vocals) and vocals[0].shape == mixture.shape and vocals[0].std() > 0
-    assert not np.array_equal(vocals[0], model.separate(mixture, 44_100, steps=2, seed=1, quiet=True))
-    assert np.isfinite(model.separate(0 * mixture, 44_100, steps=1, quiet=True)).all()
+    assert not np.array_equal(vocals[0], separate(model, mixture, 44_100, steps=2, seed=1))
+    assert np.isfinite(separate(model, 0 * mixture, 44_100, steps=1)).all()
     for steps in (0, 3):
         with pytest.raises(InputError, match=f"the number of steps is {steps}; choose 1, 2, 4"):
-            model.separate(mixture, 44_100, steps=steps, quiet=True)
+            separate(model, mixture, 44_100, steps=steps)
 
 
 @pytest.mark.parametrize(

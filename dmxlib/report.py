@@ -3,17 +3,18 @@
 from pathlib import Path
 
 from dmxlib import plots
+from dmxlib.config import from_values, read_yaml
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.evaluation.files import COLUMNS, read_rows, read_runs
 from dmxlib.evaluation.tables import score_table, write_table2
 from dmxlib.reproduce import whole
-from dmxlib.studies import robustness_report, sampling
+from dmxlib.studies import huang, robustness_report, sampling
 
 
 @exit_on_input_error
 def main() -> None:
-    """Plot the curves in results/training and the figures in results/robustness; write each scores.md, and
-    Table II of results/unknown-song."""
+    """Plot the curves in results/training; write the studies' tables and figures, each scores.md, and Table
+    II of results/unknown-song."""
     logs = sorted(Path("results/training").glob("*/log.jsonl"))
     studies = sorted(Path("results/robustness").glob("*/table1.csv"))
     runs = [path for path in Path("results").rglob("run.json") if path.with_name("rows.csv").exists()]
@@ -34,6 +35,9 @@ def main() -> None:
         print(folder / "scores.md")
     if Path("results/steps/sampling.csv").exists():
         print(*sampling.write_report("results/steps"), sep="\n")
+    benchmark = from_values(huang.HuangConfig, read_yaml(Path(__file__).with_name("configs") / "huang.yaml"))
+    if Path(benchmark.output_dir, "scores.csv").exists():
+        print(*huang.write_report(benchmark), sep="\n")
     if Path("results/unknown-song") in scores:
         print(*write_table2("results/unknown-song", "results/unknown-song"), sep="\n")
 

@@ -320,10 +320,14 @@ def speed_figure(folder):
 
 
 def write_table2(folder, output) -> list[Path]:
-    """Write table2.md, table2.png and speed.png of a folder of scores to another; returns their paths."""
+    """Write table2.md, table2.png and, of systems that were timed, speed.png of a folder of scores to another
+    one; returns their paths."""
+    figures = {"table2.png": table2_figure}
+    if (Path(folder) / "times.csv").exists():
+        figures["speed.png"] = speed_figure
     output = Path(output)
     with together(output) as part:
         (part / "table2.md").write_text(table2(folder))
-        for name, make_figure in {"table2.png": table2_figure, "speed.png": speed_figure}.items():
+        for name, make_figure in figures.items():
             make_figure(folder).savefig(part / name, dpi=110)
-    return [output / name for name in ("table2.md", "table2.png", "speed.png")]
+    return [output / name for name in ("table2.md", *figures)]

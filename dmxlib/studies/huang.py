@@ -121,7 +121,7 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     return clips.groupby("system").apply(weighted).loc[list(scores.system.unique())].reset_index()
 
 
-def report(config: HuangConfig) -> None:
+def write_report(config: HuangConfig) -> list[Path]:
     """Write summary.csv, table.md and gnsdr.png from what was scored."""
     folder = Path(config.output_dir)
     scores, runs = pd.read_csv(folder / "scores.csv"), json.loads((folder / "run.json").read_text())
@@ -132,6 +132,7 @@ def report(config: HuangConfig) -> None:
         summary.round(3).reset_index().to_csv(part / "summary.csv", index=False)
         (part / "table.md").write_text(table(summary, runs, scores))
         figure(normalised(scores), titles).savefig(part / "gnsdr.png", dpi=110)
+    return [folder / name for name in ("summary.csv", "table.md", "gnsdr.png")]
 
 
 def table(summary: pd.DataFrame, runs: dict, scores: pd.DataFrame) -> str:
@@ -194,7 +195,7 @@ def main(argv=None) -> None:
     """Command line."""
     config = parse_config(HuangConfig, argv, prog="python -m dmxlib.studies.huang", description=__doc__)
     score_all(config)
-    report(config)
+    write_report(config)
 
 
 if __name__ == "__main__":

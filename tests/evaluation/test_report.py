@@ -137,7 +137,7 @@ def test_figures_show_ours_and_the_papers_apart(scores):
     assert [text.get_text() for text in speed.axes[0].texts] == ["T=1", "T=4", "T=10"]
 
 
-def test_all_is_redrawn_by_one_command(scores, tmp_path, monkeypatch, capsys):
+def test_all_is_made_anew_by_one_command(scores, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(scores)
     with pytest.raises(SystemExit, match="^error: results/ holds no"):
         report.main()
@@ -151,6 +151,13 @@ def test_all_is_redrawn_by_one_command(scores, tmp_path, monkeypatch, capsys):
     table = (scores / "scores.md").read_text()
     assert lines(table, "| sdr")[0][:2] == ["sdr", "3"] and lines(table, "| scores dropped")[0][1] == "7"
     assert "irm" not in table
+
+
+def test_systems_that_were_not_timed_have_no_figure_of_speed(scores, tmp_path):
+    (scores / "times.csv").unlink()
+    written = tables.write_table2(scores, tmp_path / "tables")
+    assert [path.name for path in written] == ["table2.md", "table2.png"]
+    assert set(written) == set((tmp_path / "tables").iterdir())
 
 
 def test_no_scores(tmp_path):

@@ -57,7 +57,7 @@ class TrainConfig(BaselineConfig):
 
 
 class MSGLD(Baseline):
-    """Draws [vocals, accompaniment] in the latents of a codec, which stays where it is.
+    """Samples [vocals, accompaniment] in the latents of a codec, which stays where it is.
 
     Args:
         codec: its name or folder; `latent_channels`, `sampling_rate` and `channels` are its own.
@@ -175,7 +175,7 @@ class MSGLD(Baseline):
         return torch.stack(waves, dim=1)
 
     def sample(self, condition, steps, generator, scale, given=None):
-        """Draw both sources' latents, (batch, 2, dimension + 1, F), by DDIM.
+        """Sample both sources' latents, (batch, 2, dimension + 1, F), by DDIM.
 
         Args:
             condition: the mixture's latents (batch, dimension, F).

@@ -17,7 +17,7 @@ TRAINABLE = {
     "ldm-dmx": "dmxlib.training.separator",
     "ldm-dmx-stage3": "dmxlib.training.decoded",
     "student": "dmxlib.studies.few_steps",
-    **{name: module for name, (module, _) in baselines.SYSTEMS.items()},
+    **{name: known.module for name, known in baselines.SYSTEMS.items()},
 }
 
 

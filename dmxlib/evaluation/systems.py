@@ -1,10 +1,10 @@
 """Every system of the tables, one row each: its name, its title and how to build it.
 
-Nothing is loaded before it is asked for. A new system is one more line of ROWS.
+Nothing is loaded before it is asked for. A new system is one more line of ROWS, or of dmxlib/baselines.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -238,6 +238,16 @@ def reference(separate: Separator) -> Callable[[Options], System]:
     return lambda options: System(separate)
 
 
+def baselines_that_are(generative: bool) -> Iterator[Row]:
+    """Their rows; of a generative one another, refined."""
+    for name, known in baselines.SYSTEMS.items():
+        if known.generative == generative:
+            kind = {"generative": generative, "samples": known.samples}
+            yield Row(name, known.title, partial(baseline, name), **kind)
+            if generative:
+                yield Row(f"{name}-refined", f"{known.title}, refined", partial(refined, name), **kind)
+
+
 SAMPLED = {"generative": True, "samples": True}
 
 # To be trained for equally long, at mini size.
@@ -254,12 +264,7 @@ ROWS = (
     Row("repet", "REPET-SIM at its best gain", reference(references.repet), sees_vocals=True),
     Row("codec-ceiling", "true vocals through the codec", codec_ceiling, sees_vocals=True),
     Row("irm", "IRM", reference(references.ideal_ratio_mask), sees_vocals=True),
-    Row("instglow", "InstGlow", partial(baseline, "instglow"), generative=True),
-    Row("instglow-refined", "InstGlow, refined", partial(refined, "instglow"), generative=True),
-    Row("msdm", "MSDM", partial(baseline, "msdm"), **SAMPLED),
-    Row("msdm-refined", "MSDM, refined", partial(refined, "msdm"), **SAMPLED),
-    Row("msgld", "MSG-LD", partial(baseline, "msgld"), **SAMPLED),
-    Row("msgld-refined", "MSG-LD, refined", partial(refined, "msgld"), **SAMPLED),
+    *baselines_that_are(generative=True),
     Row("ldm-dmx", "LDM-dmx", latent_diffusion, **SAMPLED),
     Row("ldm-dmx-refined", "LDM-dmx, refined", partial(latent_diffusion, refine="wiener"), **SAMPLED),
     *(
@@ -268,7 +273,6 @@ ROWS = (
         for ending, more, refine in (("", "", None), ("-refined", ", refined", "wiener"))
     ),
     Row("ldm-dmx-guided", "LDM-dmx with BS-RNN as its guide, refined", guided, **SAMPLED),
-    Row("bsrnn", "BS-RNN", partial(baseline, "bsrnn")),
-    Row("hdemucs", "H-Demucs", partial(baseline, "hdemucs")),
+    *baselines_that_are(generative=False),
 )
 SYSTEMS = {row.name: row for row in ROWS}

@@ -54,7 +54,7 @@ def all_cases(device: str, batches=None) -> list[Case]:
     gpu, batches = kind == "cuda", batches or BATCHES[kind]
     plain = [(precision, False) for precision in precisions(device)]
     compiled = [(precision, True) for precision, _ in (plain[0], plain[-1])[: 1 + gpu]]
-    sizes, paper, names = ("paper", "mini"), ["paper"], ("bsrnn", "instglow", "msgld", "msdm")
+    sizes, paper, names = ("paper", "mini"), ["paper"], sorted(baselines.SYSTEMS.keys() - {"hdemucs"})
     cases = [
         *(Case(separation, steps=steps, **form) for form in forms(sizes, plain) for steps in SWEEP),
         *(Case(unet, **form) for form in forms(sizes, plain)),

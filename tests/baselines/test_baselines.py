@@ -76,12 +76,12 @@ def test_systems_are_loaded_by_name_alone():
     assert imports.search("from dmxlib.baselines import msdm") and imports.search(
         "import dmxlib.baselines.instglow"
     )
-    for name, (module, system) in baselines.SYSTEMS.items():
+    for name, (module, system, *_) in baselines.SYSTEMS.items():
         loaded = baselines.load(name)
         assert (loaded.__module__, loaded.__name__) == (module, system) and train.TRAINABLE[name] == module
         assert issubclass(loaded, base.Baseline) and baselines.module(name).TrainConfig().system == name
     for unknown in ("demucs", "irm"):
-        with pytest.raises(InputError, match=f"system '{unknown}' is unknown; choose hdemucs, bsrnn"):
+        with pytest.raises(InputError, match=f"system '{unknown}' is unknown; choose instglow, msdm"):
             baselines.load(unknown)
 
 
@@ -491,8 +491,8 @@ def test_the_target_is_saved_and_gone_on_with(name, tmp_path):
 def test_folders_of_before_the_classes_had_names_load(name, tmp_path):
     make_model(name).save_pretrained(tmp_path / "model")
     file = tmp_path / "model" / "config.json"
-    assert f'"_class_name": "{baselines.SYSTEMS[name][1]}"' in file.read_text()
-    file.write_text(file.read_text().replace(baselines.SYSTEMS[name][1], "Model"))
+    assert f'"_class_name": "{baselines.SYSTEMS[name].model}"' in file.read_text()
+    file.write_text(file.read_text().replace(baselines.SYSTEMS[name].model, "Model"))
     assert type(baselines.load(name).from_pretrained(tmp_path / "model")) is baselines.load(name)
 
 

@@ -125,7 +125,7 @@ def baseline(case: Case, clock=timed):
         compile_parts(model.network)
     iterations = model.num_inference_steps
     counts = (1, 2) if iterations > 1 else (1,)
-    calls = {steps: partial(model.separate, clip, RATE, steps=steps, quiet=True) for steps in counts}
+    calls = {steps: partial(model, clip, RATE, num_inference_steps=steps) for steps in counts}
     with in_precision(case.precision, case.device):
         times = clock(calls, case.repeats, device=case.device)
     further = np.subtract(times[2], times[1]) if iterations > 1 else 0.0

@@ -2,10 +2,12 @@
 
 import inspect
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import dmxlib
 from dmxlib.config import read_yaml
@@ -246,5 +248,10 @@ def test_size_of_the_paper():
 
 
 def test_size_of_the_small_system():
-    options = dict(fourier_channels=256, time_channels=256, first_injection=0)
-    assert count(level_channels=(128, 128, 192, 192, 256, 256), blocks_per_level=1, **options) <= 12e6
+    """What ships has as many numbers as a network of its config, and is small enough for a processor."""
+    folder = Path(dmxlib.__file__).parent / "pretrained" / "ldm-dmx-mini" / "unet"
+    sizes = json.loads((folder / "config.json").read_text())
+    sizes = {key: sizes[key] for key in inspect.signature(VocalUNet1D).parameters if key in sizes}
+    with safe_open(folder / "diffusion_pytorch_model.safetensors", "pt") as file:
+        saved = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
+    assert count(**sizes) == saved <= 12e6

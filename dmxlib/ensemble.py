@@ -9,6 +9,7 @@ import torch
 
 from dmxlib import baselines
 from dmxlib.errors import InputError
+from dmxlib.expander import expanded
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.streaming import Separator
 from dmxlib.weights import find
@@ -29,36 +30,40 @@ def load_separator(name: str) -> Separator:
 
 
 class Ensemble(Separator):
-    """A separator whose refined vocals are mixed with those of another, its guide.
+    """A separator whose refined vocals are mixed with those of another, its guide, and turned down where
+    nobody sings.
 
     Where nothing is refined, the vocals are the separator's own.
 
     Args:
         separator, guide: any two.
         guide_share: of the guide's vocals in the sum, 0 to 1.
+        expander: whether the sum passes through `dmxlib.expander`.
     """
 
     refinement = "wiener"
 
-    def __init__(self, separator: Separator, guide: Separator, guide_share: float):
+    def __init__(self, separator: Separator, guide: Separator, guide_share: float, expander: bool = True):
         if not 0 <= guide_share <= 1:
             raise InputError(f"guide_share is {guide_share}; choose 0 to 1.")
-        self.separator, self.guide, self.guide_share = separator, guide, guide_share
+        self.separator, self.guide = separator, guide
+        self.guide_share, self.expander = guide_share, expander
 
     @classmethod
     def from_pretrained(cls, folder) -> "Ensemble":
-        """Read ensemble.json: the names of `separator` and `guide`, which stay where they are, and
-        `guide_share`.
+        """Read ensemble.json: the names of `separator` and `guide`, which stay where they are,
+        `guide_share` and, where it is there, `expander`.
 
         Raises InputError where it is not that.
         """
         path = Path(folder) / FILE
         try:
             settings = json.loads(path.read_text())
-            share, names = float(settings["guide_share"]), (settings["separator"], settings["guide"])
+            names, share = (settings["separator"], settings["guide"]), float(settings["guide_share"])
+            expander = bool(settings.get("expander", True))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} does not hold separator, guide and guide_share.") from error
-        return cls(*map(load_separator, names), share)
+        return cls(*map(load_separator, names), share, expander)
 
     @property
     def num_inference_steps(self) -> int:
@@ -95,7 +100,8 @@ class Ensemble(Separator):
         ours = self.separator.stream(first, sampling_rate, generator=generator, refine=refine, **settings)
         if generator:
             generator = torch.Generator().manual_seed(generator.initial_seed())
-        return self._mixed(ours, self.guide.stream(second, sampling_rate, generator=generator))
+        mixed = self._mixed(ours, self.guide.stream(second, sampling_rate, generator=generator))
+        return expanded(mixed, sampling_rate) if self.expander else mixed
 
     def _mixed(self, ours, theirs):
         """Two streams of (mixture, vocals), whose blocks differ in length, as one."""

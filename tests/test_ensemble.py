@@ -11,6 +11,7 @@ from dmxlib.data import load_tracks
 from dmxlib.ensemble import Ensemble
 from dmxlib.errors import InputError
 from dmxlib.evaluation.systems import Options, make_system
+from dmxlib.expander import expand
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.streaming import Separator
 
@@ -47,9 +48,9 @@ def bsrnn_folder(tmp_path_factory):
 
 @pytest.mark.parametrize("share", [0, 0.25, 1])
 def test_refined_vocals_are_the_weighted_sum(share):
-    ensemble, mixture = Ensemble(Gain(0.5, 20_000), Gain(0.1, 7000), share), song()
+    ensemble, mixture = Ensemble(Gain(0.5, 20_000), Gain(0.9, 7000), share), song()
     vocals = ensemble(mixture, RATE, refine="wiener").vocals
-    assert np.allclose(vocals, (0.5 * (1 - share) + 0.1 * share) * mixture, atol=1e-6)
+    assert np.allclose(vocals, (0.5 * (1 - share) + 0.9 * share) * mixture, atol=1e-6)
     assert np.allclose(ensemble(mixture, RATE).vocals, 0.5 * mixture, atol=1e-6), "raw ones are the first's"
 
 
@@ -57,8 +58,20 @@ def test_a_separator_of_one_channel_gives_its_mid_alone():
     mono = Gain(0.5, 20_000)
     mono.channels = 1
     mixture = song()
-    vocals = Ensemble(mono, Gain(0.1, 7000), 0.25)(mixture, RATE, refine="wiener").vocals
-    assert np.allclose(vocals, 0.75 * 0.5 * mixture.mean(axis=0) + 0.25 * 0.1 * mixture, atol=1e-6)
+    vocals = Ensemble(mono, Gain(0.9, 7000), 0.25)(mixture, RATE, refine="wiener").vocals
+    assert np.allclose(vocals, 0.75 * 0.5 * mixture.mean(axis=0) + 0.25 * 0.9 * mixture, atol=1e-6)
+
+
+def test_where_nobody_sings_refined_vocals_are_turned_down():
+    quiet, mixture = (Gain(0.1, 20_000), Gain(0.1, 7000)), song()
+    vocals = Ensemble(*quiet, 0.5)(mixture, RATE, refine="wiener").vocals
+    assert np.allclose(vocals, expand(mixture, 0.1 * mixture, RATE), atol=1e-6)
+    assert np.abs(vocals).max() < 0.06 * np.abs(mixture).max()
+    for plain in (
+        Ensemble(*quiet, 0.5, expander=False)(mixture, RATE, refine="wiener"),
+        Ensemble(*quiet, 0.5)(mixture, RATE),
+    ):
+        assert np.allclose(plain.vocals, 0.1 * mixture, atol=1e-6)
 
 
 def test_an_ensemble_streams_as_it_separates():
@@ -73,6 +86,8 @@ def test_folders_of_each_kind_are_loaded(model_folder, bsrnn_folder, tmp_path):
     settings = {"separator": str(model_folder), "guide": str(bsrnn_folder), "guide_share": 0.5}
     (tmp_path / "ensemble.json").write_text(json.dumps(settings))
     ours, guide, both = (load_separator(name) for name in (model_folder, bsrnn_folder, tmp_path))
+    (tmp_path / "ensemble.json").write_text(json.dumps(settings | {"expander": False}))
+    without = load_separator(tmp_path)
     assert isinstance(ours, VocalSeparationPipeline) and type(guide) is baselines.load("bsrnn")
     mixture = song(18_000)
 
@@ -81,7 +96,8 @@ def test_folders_of_each_kind_are_loaded(model_folder, bsrnn_folder, tmp_path):
 
     assert np.allclose(separate(both), separate(ours), atol=1e-6)
     expected = (separate(ours, refine="wiener").mean(axis=0) + separate(guide)) / 2  # the song is a chunk
-    assert np.allclose(separate(both, refine="wiener"), expected, atol=1e-5)
+    assert np.allclose(separate(without, refine="wiener"), expected, atol=1e-5)
+    assert np.allclose(separate(both, refine="wiener"), expand(mixture, expected, RATE), atol=1e-5)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"separator": "a", "guide": "b", "guide_share": "half"}'])

@@ -18,7 +18,7 @@ metrics summary
 plots
 data
 codec
-level diffusion refine
+level diffusion refine expander
 unet streaming
 pipeline
 latents

@@ -17,6 +17,7 @@ from dmxlib.ensemble import Ensemble, load_separator
 from dmxlib.errors import InputError
 from dmxlib.evaluation import references
 from dmxlib.evaluation.references import Separator
+from dmxlib.expander import expand
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
 
@@ -188,13 +189,18 @@ def guided(options: Options) -> System:
     system = load_separator(name).to(options.device)
     if not isinstance(system, Ensemble):
         raise InputError(f"{name} has no guide; give a folder with ensemble.json.")
+
+    def combine(track, vocals, guide):
+        mixed = system.mix(vocals, guide)
+        return expand(track.mixture(), mixed, track.rate) if system.expander else mixed
+
     return trained(
         system,
         (system.separator.unet, system.separator.conditioner, system.guide),
         options,
         refine="wiener",
         parts=() if options.model or options.steps else ("ldm-dmx-refined", "bsrnn"),
-        combine=lambda track, vocals, guide: system.mix(vocals, guide),
+        combine=combine,
     )
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,9 +15,13 @@ from scipy.signal import correlate
 from dmxlib import audio, metrics
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
+from dmxlib.evaluation.systems import SYSTEMS
+from dmxlib.listening import __main__ as command
 from dmxlib.listening import make, results
+from dmxlib.weights import find
 
 pytest_plugins = ["listening_fixtures"]
+PAPERS_FOUR = {"ldm-dmx", "msdm", "bsrnn", "hdemucs"}  # of its section IV-C
 
 
 def write_song(root, name, sung, seconds=12, rng=None):
@@ -123,6 +128,17 @@ def test_listening_excerpts_are_shorter_where_songs_hold_no_more(songs, tmp_path
     make.make(tmp_path / "estimates", tmp_path / "out", songs, list(BANDS), 3, 6.0)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "instead of 6 s: not enough longer ones" in text and "from 2 recordings, of 3 at hand" in text
+
+
+def test_listening_test_is_by_default_of_the_papers_four_as_they_ship(songs, tmp_path):
+    """The folders that `python -m dmxlib.evaluation` keeps for them are all that is asked for."""
+    for system in PAPERS_FOUR:
+        assert SYSTEMS[system].name == system and find(f"{system}-mini", "about.json")
+        shutil.copytree(tmp_path / "estimates" / "broad", tmp_path / "kept" / system)
+    options = ["--data_root", songs, "--recordings", 1, "--seconds", 2]
+    command.main(["make", *map(str, [tmp_path / "kept", tmp_path / "out", *options])])
+    key = results.read_key(tmp_path / "out" / "key.json")
+    assert {*key["systems"]} == {sample["system"] for sample in key["samples"].values()} == PAPERS_FOUR
 
 
 def test_listening_loudness_is_lowered_for_all_where_one_would_clip(tmp_path, rng):

@@ -24,15 +24,8 @@ def expand(mixture: np.ndarray, vocals: np.ndarray, rate: int) -> np.ndarray:
 
     The gain is one for both channels, never above 1, and linear between points a hop apart.
     """
-    hop, samples = round(HOP_SECONDS * rate), vocals.shape[1]
-    powers = (torch.from_numpy(wave).square().sum(dim=0, keepdim=True) for wave in (vocals, mixture))
-    # at each multiple of the hop up to the one past the end
-    voice, whole = (F.avg_pool1d(F.pad(power, (hop, 2 * hop)), 2 * hop, hop) for power in powers)
-    passage = F.avg_pool1d(whole, 2 * PASSAGE + 1, 1, PASSAGE, count_include_pad=False)
-    ratio = F.max_pool1d(voice / passage.clamp(min=1e-20), 2 * REACH + 1, 1, REACH)[0]
-    points = (ratio / 10 ** (THRESHOLD_DB / 10)).clamp(max=1) ** (SLOPE / 2)
-    gain = torch.lerp(points[:-1, None], points[1:, None], torch.arange(hop) / hop).flatten()
-    return vocals * gain[:samples].numpy()
+    parts = [part for _, part in expanded([(mixture, vocals)], rate)]
+    return np.concatenate(parts, axis=1)
 
 
 def expanded(
@@ -40,18 +33,38 @@ def expanded(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`expand` of a stream: pairs of mixture and vocals, each (2, any), which add up to what went in and are
     what the whole at once would give. They lag by the 17 s that a gain looks ahead."""
-    hop = round(HOP_SECONDS * rate)
-    margin = (PASSAGE + REACH + 1) * hop  # what a gain depends on to either side, beyond its own hop
-    held, past = np.zeros((4, 0), np.float32), 0  # the first `past` samples of it have gone out
+    hop, margin = round(HOP_SECONDS * rate), PASSAGE + REACH + 1  # hops that a gain depends on to either side
+    held = np.zeros((4, 0), np.float32)  # samples that are still here, from a multiple of the hop on
+    past = torch.zeros(2, 0)  # powers of the hops before them
 
-    def part(end=None):
-        return held[:2, past:end], expand(held[:2], held[2:], rate)[:, past:end]
+    def part(hops: int, ready: int):
+        """What is ready of so many hops that are held: the first of them."""
+        nonlocal held, past
+        powers = torch.cat([past, hop_powers(held[:, : hops * hop], hop)], dim=1)
+        points = gain_points(powers)[past.shape[1] :][: ready + 1]
+        gain = torch.lerp(points[:-1, None], points[1:, None], torch.arange(hop) / hop).flatten()
+        here, held = np.split(held, [ready * hop], axis=1)
+        past = powers[:, : past.shape[1] + ready][:, -margin:]
+        return here[:2], here[2:] * gain[: here.shape[1]].numpy()
 
     for pair in pairs:
         held = np.concatenate([held, np.concatenate(pair)], axis=1)
-        ready = held.shape[1] // hop * hop - margin
-        if ready > past:
-            yield part(ready)
-            past = min(ready, margin)
-            held = held[:, ready - past :]
-    yield part()
+        hops = held.shape[1] // hop
+        if hops > margin:
+            yield part(hops, hops - margin)
+    hops = -(-held.shape[1] // hop)
+    yield part(hops, hops)
+
+
+def hop_powers(held: np.ndarray, hop: int) -> torch.Tensor:
+    """Mixture above vocals, (4, samples) -> power of each of their hops, (2, hops), the last padded."""
+    hops = F.pad(torch.from_numpy(held), (0, -held.shape[1] % hop)).unflatten(1, (-1, hop))
+    return torch.linalg.vector_norm(hops, dim=2).square().unflatten(0, (2, 2)).sum(dim=1)
+
+
+def gain_points(powers: torch.Tensor) -> torch.Tensor:
+    """Powers of mixture and vocals, (2, hops) -> the gain at each hop's edge, (hops + 1,)."""
+    powers = F.pad(powers, (1, 0)) + F.pad(powers, (0, 1))  # of the two hops around each point
+    passage = F.avg_pool1d(powers[:1], 2 * PASSAGE + 1, 1, PASSAGE, count_include_pad=False)
+    ratio = F.max_pool1d(powers[1:] / passage.clamp(min=1e-20), 2 * REACH + 1, 1, REACH)[0]
+    return (ratio / 10 ** (THRESHOLD_DB / 10)).clamp(max=1) ** (SLOPE / 2)

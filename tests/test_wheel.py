@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel of a copy of the sources, with empty weights: those take seconds to pack."""
+    """The wheel of a copy of the sources, with zeros for weights: those take seconds to pack."""
     pytest.importorskip("setuptools", reason="setuptools, which builds the wheel, is missing")
     source, target = (tmp_path_factory.mktemp(name) for name in ("source", "wheel"))
     for name in ("pyproject.toml", "LICENSE"):
@@ -31,8 +31,10 @@ def wheel(tmp_path_factory):
 
 
 def copy(source, target):
+    """As shutil.copy, but for the weights: as many zeros."""
     if str(source).endswith(".safetensors"):
-        Path(target).touch()
+        with open(target, "wb") as file:
+            file.truncate(Path(source).stat().st_size)
     else:
         shutil.copy(source, target)
 
@@ -66,3 +68,19 @@ def test_no_folder_of_weights_repeats_anothers():
             if tensor.numel() > 10_000:
                 digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
                 assert seen.setdefault(digest, folder) == folder, f"{name} of {folder} is in {seen[digest]}"
+
+
+def test_what_ships_is_under_60_MB(wheel):
+    """In git's tree, and in the wheel, whose weights have their true length."""
+    listed = ["git", "ls-files", "dmxlib/*.safetensors"]
+    tracked = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a checkout")
+    tree = {name: (ROOT / name).stat().st_size for name in tracked.stdout.splitlines()}
+    packed = {file.filename: file.file_size for file in wheel.infolist()}
+    for where, sizes in (("git", tree), ("wheel", packed)):
+        sizes = {name: size / 1e6 for name, size in sizes.items() if name.endswith(".safetensors")}
+        largest = sorted(sizes, key=sizes.get)[:-6:-1]
+        listing = ", ".join(f"{name} {sizes[name]:.1f}" for name in largest)
+        total = sum(sizes.values())
+        assert 0 < total < 60, f"{where}: {total:.1f} MB of weights; the largest: {listing}"

@@ -95,8 +95,7 @@ def run(**settings):
         reset_accelerate()
 
 
-def test_from_the_cache_to_the_files(root, codec_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(separator, "save_spectrograms", lambda *_: None)
+def test_from_the_cache_to_the_files(root, codec_folder, tmp_path):
     cache = latents.LatentConfig(
         data_root=str(root),
         target="drums",

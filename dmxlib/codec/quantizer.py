@@ -49,7 +49,7 @@ class QuantizedCodec(Codec):
         return self.normalization(self.quantizer.decode(codes.transpose(0, 1)))
 
     @torch.no_grad()
-    def fit_quantizer(self, waves, seed: int = 0) -> None:
+    def fit_quantizer(self, waves) -> None:
         """Learn the codebooks from an iterable of waves (batch, channels, T): each by k-means on what those
         before it leave of the latents.
 
@@ -64,7 +64,7 @@ class QuantizedCodec(Codec):
             raise InputError(f"{len(residual)} latent frames cannot fill {bins} codes; give more audio.")
         for layer in tqdm(self.quantizer.vq.layers, desc="fit codebooks", unit="codebook", disable=None):
             means = MiniBatchKMeans(
-                bins, init="random", batch_size=4096, max_iter=10, n_init=1, random_state=seed
+                bins, init="random", batch_size=4096, max_iter=10, n_init=1, random_state=0
             )
             nearest = means.fit_predict(residual)
             residual = residual - means.cluster_centers_[nearest]

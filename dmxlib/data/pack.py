@@ -32,7 +32,7 @@ SPARE = 0.95  # of the size, since bit rates vary
 BLOCK_SECONDS = 10
 
 
-def pack(roots: list, destination, size: float, mono: bool = False, quiet: bool = False) -> None:
+def pack(roots: list, destination, size: float, mono: bool = False) -> None:
     """Write a folder of `destination` for each of the data sets `roots`.
 
     Args:
@@ -60,7 +60,7 @@ def pack(roots: list, destination, size: float, mono: bool = False, quiet: bool 
     with alone(destination):
         for folder, rows in sets.items():
             with whole(folder) as part:
-                _write(part, tqdm(rows, desc=f"pack {folder.name}", unit="track", disable=quiet), kbits)
+                _write(part, tqdm(rows, desc=f"pack {folder.name}", unit="track", disable=None), kbits)
     written = sum(path.stat().st_size for folder in sets for path in folder.iterdir())
     if written > size:
         raise InputError(f"{destination} became {written / 1e6:.0f} MB; ask for a smaller size.")

@@ -48,11 +48,11 @@ SWEEP = (1, 2, 4, 10, 20, 50)  # sampling steps
 BATCHES = {"cpu": (1,), "cuda": (4, 8, 16, 32)}  # of a training step
 
 
-def all_cases(device: str, batches=None) -> list[Case]:
-    """The whole benchmark of a device."""
+def all_cases(device: str, batches=None, able=None) -> list[Case]:
+    """The whole benchmark of a device, in the precisions that it is able to compute in."""
     kind = torch.device(device).type
     gpu, batches = kind == "cuda", batches or BATCHES[kind]
-    plain = [(precision, False) for precision in precisions(device)]
+    plain = [(precision, False) for precision in able or precisions(device)]
     compiled = [(precision, True) for precision, _ in (plain[0], plain[-1])[: 1 + gpu]]
     sizes, paper, names = ("paper", "mini"), ["paper"], sorted(baselines.SYSTEMS.keys() - {"hdemucs"})
     cases = [
@@ -168,9 +168,11 @@ def measured(cases: list[Case]):
         pool.shutdown()
 
 
-@exit_on_input_error
-def main(argv=None) -> None:
-    """Command line."""
+def asked(argv=None):
+    """What the command line asks for: its options, the device in their place, and the cases.
+
+    Raises InputError where a device or a number is none.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m dmxlib.studies.benchmark", description="Time everything; see results/README.md."
     )
@@ -190,16 +192,22 @@ def main(argv=None) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="each kind once, small and in one process")
     options = parser.parse_args(argv)
-    device = find_device(options.device)
-    if device.type not in BATCHES or options.repeats < 1 or min(options.batches or [1]) < 1:
+    options.device = find_device(options.device)
+    if options.device.type not in BATCHES or options.repeats < 1 or min(options.batches or [1]) < 1:
         raise InputError("--device has to be cpu or cuda, --repeats and --batches at least 1.")
-    cases = quick_cases() if options.quick else all_cases(str(device), options.batches)
+    cases = quick_cases() if options.quick else all_cases(str(options.device), options.batches)
     kinds = [KINDS[name] for name in options.only]
-    cases = [
-        replace(case, device=str(device), repeats=case.repeats or options.repeats)
+    return options, [
+        replace(case, device=str(options.device), repeats=case.repeats or options.repeats)
         for case in cases
         if case.measure in kinds and case.size in options.sizes
     ]
+
+
+@exit_on_input_error
+def main(argv=None) -> None:
+    """Command line."""
+    options, cases = asked(argv)
     folder, table = Path(options.output_dir), []
     folder.mkdir(parents=True, exist_ok=True)
     earlier = read(folder / "benchmark.csv")
@@ -207,7 +215,7 @@ def main(argv=None) -> None:
     for new in tqdm(taken, "benchmark", len(cases), unit="case"):
         table += new
         merged(earlier, table).to_csv(folder / "benchmark.csv", index=False)  # it all takes half an hour
-    write(merged(earlier, table), folder, str(device))
+    write(merged(earlier, table), folder, str(options.device))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from dmxlib import train
 from dmxlib.config import parse_config
@@ -66,17 +65,12 @@ def test_trainings_have_settings_that_there_are(calls, environment, monkeypatch)
     assert resumed == ["7"] * len(trained)
 
 
-def test_the_benchmark_is_asked_for_kinds_that_there_are(calls, tmp_path, monkeypatch):
+def test_the_benchmark_is_asked_for_kinds_that_there_are(calls):
     for part in ("systems", "peers", "steps"):
         recorded = calls(part)
     asked = []
-    monkeypatch.setattr(benchmark, "find_device", lambda name: torch.device("cpu"))
-    monkeypatch.setattr(benchmark, "precisions", lambda device: ["fp32"])
-    monkeypatch.setattr(benchmark, "measured", lambda cases: asked.extend(cases) or ([] for _ in cases))
-    monkeypatch.setattr(benchmark, "write", lambda *_: None)
-    monkeypatch.chdir(tmp_path)
     for argv in recorded:
         assert argv[:2] == ["-m", "dmxlib.studies.benchmark"]
-        benchmark.main(argv[2:])
-    everything = {case.measure for case in benchmark.all_cases("cuda")}
+        asked += benchmark.asked(argv[2:])[1]
+    everything = {case.measure for case in benchmark.all_cases("cuda", able=["fp32"])}
     assert {case.measure for case in asked} >= everything and len(recorded) == 3

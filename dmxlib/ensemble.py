@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dmxlib import baselines
+from dmxlib import audio, baselines
 from dmxlib.errors import InputError
 from dmxlib.expander import expanded
 from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.refine import sharpen
 from dmxlib.streaming import Separator
 from dmxlib.weights import find
 
 FILE = "ensemble.json"
+CHUNK_SECONDS = 8.0  # of the sum that is sharpened at once
 
 
 def load_separator(name: str) -> Separator:
@@ -30,29 +32,37 @@ def load_separator(name: str) -> Separator:
 
 
 class Ensemble(Separator):
-    """A separator whose refined vocals are mixed with those of another, its guide, and turned down where
-    nobody sings.
+    """A separator whose refined vocals are mixed with those of another, its guide, the sum sharpened, and
+    turned down where nobody sings.
 
     Where nothing is refined, the vocals are the separator's own.
 
     Args:
         separator, guide: any two.
         guide_share: of the guide's vocals in the sum, 0 to 1.
-        expander: whether the sum passes through `dmxlib.expander`.
+        exponent: of the mask that sharpens the sum (`refine.sharpen`); None leaves it.
+        expander: whether it passes through `dmxlib.expander`.
     """
 
     refinement = "wiener"
 
-    def __init__(self, separator: Separator, guide: Separator, guide_share: float, expander: bool = True):
+    def __init__(
+        self,
+        separator: Separator,
+        guide: Separator,
+        guide_share: float,
+        exponent: float | None = None,
+        expander: bool = True,
+    ):
         if not 0 <= guide_share <= 1:
             raise InputError(f"guide_share is {guide_share}; choose 0 to 1.")
-        self.separator, self.guide = separator, guide
-        self.guide_share, self.expander = guide_share, expander
+        self.separator, self.guide, self.guide_share = separator, guide, guide_share
+        self.exponent, self.expander = exponent, expander
 
     @classmethod
     def from_pretrained(cls, folder) -> "Ensemble":
         """Read ensemble.json: the names of `separator` and `guide`, which stay where they are,
-        `guide_share` and, where it is there, `expander`.
+        `guide_share` and, where they are there, `exponent` and `expander`.
 
         Raises InputError where it is not that.
         """
@@ -60,10 +70,11 @@ class Ensemble(Separator):
         try:
             settings = json.loads(path.read_text())
             names, share = (settings["separator"], settings["guide"]), float(settings["guide_share"])
-            expander = bool(settings.get("expander", True))
+            exponent, expander = settings.get("exponent"), bool(settings.get("expander", True))
+            exponent = None if exponent is None else float(exponent)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} does not hold separator, guide and guide_share.") from error
-        return cls(*map(load_separator, names), share, expander)
+        return cls(*map(load_separator, names), share, exponent, expander)
 
     @property
     def num_inference_steps(self) -> int:
@@ -101,7 +112,25 @@ class Ensemble(Separator):
         if generator:
             generator = torch.Generator().manual_seed(generator.initial_seed())
         mixed = self._mixed(ours, self.guide.stream(second, sampling_rate, generator=generator))
-        return expanded(mixed, sampling_rate) if self.expander else mixed
+        return self._finished(mixed, sampling_rate)
+
+    def finish(self, mixture: np.ndarray, vocals: np.ndarray, rate: int) -> np.ndarray:
+        """The sum of both systems' vocals of a whole song, (2, samples) as the mixture, sharpened and turned
+        down."""
+        return np.concatenate([part for _, part in self._finished([(mixture, vocals)], rate)], axis=1)
+
+    def _finished(self, pairs, rate):
+        """`finish` of a stream of (mixture, vocals)."""
+
+        def sharpened(chunks):
+            for chunk in chunks:
+                mixture, vocals = np.split(chunk, 2)
+                yield np.concatenate([mixture, sharpen(mixture, vocals, rate, self.exponent)])
+
+        if self.exponent:
+            parts = audio.in_chunks(sharpened, map(np.concatenate, pairs), round(CHUNK_SECONDS * rate))
+            pairs = (np.split(part, 2) for part in parts)
+        return expanded(pairs, rate) if self.expander else pairs
 
     def _mixed(self, ours, theirs):
         """Two streams of (mixture, vocals), whose blocks differ in length, as one."""

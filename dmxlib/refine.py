@@ -40,6 +40,17 @@ def wiener(
     return istft(spectrum * mask, mixture.shape[1]).numpy()
 
 
+def sharpen(mixture: np.ndarray, vocals: np.ndarray, rate: int, exponent: float) -> np.ndarray:
+    """The mixture under the `soft_mask` of its vocals, both (channels, samples), each channel by itself.
+
+    An exponent above 1 raises what is more voice than band and lowers what is less.
+    """
+    size = 2 * round(WINDOW_SECONDS * rate / 2)
+    spectrum = stft(mixture, size)
+    mask = soft_mask(spectrum.abs(), stft(vocals, size).abs(), exponent)
+    return istft(spectrum * mask, mixture.shape[1]).numpy()
+
+
 def soft_mask(mixture: torch.Tensor, vocals: torch.Tensor, exponent: float) -> torch.Tensor:
     """V^p / (V^p + A^p), V the vocals' magnitudes and A = max(X - V, 0) what they leave of the mixture's."""
     voice, rest = (x.clamp(min=TINY) ** exponent for x in (vocals, mixture - vocals))

@@ -13,6 +13,7 @@ from dmxlib.errors import InputError
 from dmxlib.evaluation.systems import Options, make_system
 from dmxlib.expander import expand
 from dmxlib.pipeline import VocalSeparationPipeline
+from dmxlib.refine import sharpen
 from dmxlib.streaming import Separator
 
 RATE = 22_050
@@ -74,8 +75,27 @@ def test_where_nobody_sings_refined_vocals_are_turned_down():
         assert np.allclose(plain.vocals, 0.1 * mixture, atol=1e-6)
 
 
-def test_an_ensemble_streams_as_it_separates():
-    ensemble, mixture = Ensemble(Gain(0.5, 20_000), Gain(0.1, 7000), 0.5), song()
+def test_the_sum_is_sharpened_by_its_own_mask():
+    mixture = song(300_000)  # two chunks
+    for gain in (0.3, 0.8):
+        both = Gain(gain, 20_000), Gain(gain, 7000)
+        ensemble = Ensemble(*both, 0.5, exponent=1.5, expander=False)
+        share = gain**1.5 / (gain**1.5 + (1 - gain) ** 1.5)
+        vocals = ensemble(mixture, RATE, refine="wiener").vocals
+        assert np.allclose(vocals, share * mixture, atol=1e-5)
+        assert np.allclose(ensemble.finish(mixture, gain * mixture, RATE), vocals, atol=1e-6)
+
+
+def test_channels_are_sharpened_by_themselves():
+    mixture = song()
+    vocals = sharpen(mixture, mixture * [[0.9], [0.0]], RATE, 1.5)
+    assert np.allclose(vocals[0], 0.9**1.5 / (0.9**1.5 + 0.1**1.5) * mixture[0], atol=1e-5)
+    assert np.abs(vocals[1]).max() < 1e-6
+
+
+@pytest.mark.parametrize("exponent", [None, 1.5])
+def test_an_ensemble_streams_as_it_separates(exponent):
+    ensemble, mixture = Ensemble(Gain(0.5, 20_000), Gain(0.1, 7000), 0.5, exponent), song(300_000)
     blocks = np.array_split(mixture, 7, axis=1)
     mixtures, vocals = zip(*ensemble.stream(blocks, RATE, refine="wiener"), strict=True)
     assert np.array_equal(np.concatenate(mixtures, axis=1), mixture)
@@ -98,6 +118,10 @@ def test_folders_of_each_kind_are_loaded(model_folder, bsrnn_folder, tmp_path):
     expected = (separate(ours, refine="wiener").mean(axis=0) + separate(guide)) / 2  # the song is a chunk
     assert np.allclose(separate(without, refine="wiener"), expected, atol=1e-5)
     assert np.allclose(separate(both, refine="wiener"), expand(mixture, expected, RATE), atol=1e-5)
+    (tmp_path / "ensemble.json").write_text(json.dumps(settings | {"exponent": 1.5, "expander": False}))
+    inside = np.s_[:, :-1024]  # a chunk is longer, so half a window more of it lies over the song's end
+    sharper = separate(load_separator(tmp_path), refine="wiener")[inside]
+    assert np.allclose(sharper, sharpen(mixture, expected, RATE, 1.5)[inside], atol=1e-5)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"separator": "a", "guide": "b", "guide_share": "half"}'])

@@ -17,7 +17,6 @@ from dmxlib.ensemble import Ensemble, load_separator
 from dmxlib.errors import InputError
 from dmxlib.evaluation import references
 from dmxlib.evaluation.references import Separator
-from dmxlib.expander import expand
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.refine import wiener
 
@@ -191,8 +190,7 @@ def guided(options: Options) -> System:
         raise InputError(f"{name} has no guide; give a folder with ensemble.json.")
 
     def combine(track, vocals, guide):
-        mixed = system.mix(vocals, guide)
-        return expand(track.mixture(), mixed, track.rate) if system.expander else mixed
+        return system.finish(track.mixture(), system.mix(vocals, guide), track.rate)
 
     return trained(
         system,

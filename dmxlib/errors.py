@@ -6,10 +6,16 @@ import functools
 import sys
 import warnings
 
-from tqdm import tqdm
-
 # Of the system: a full disk, a quota, a limit of a file's size, a folder that is not to be written to.
-MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+MENDABLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+}
 # Of torch, which has one type for all errors: words of the message, and the remedy.
 OF_TORCH = {
     "out of memory": "the memory of the device is used up; close other programs or choose a smaller batch.",
@@ -48,6 +54,8 @@ def sentence(error: BaseException) -> str | None:
 
 def _end_bars():
     """Of progress bars that are still open: what is told begins a line of its own."""
+    from tqdm import tqdm
+
     for bar in [*getattr(tqdm, "_instances", ())]:
         bar.close()
 

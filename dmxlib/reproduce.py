@@ -1,4 +1,7 @@
-"""What makes a result repeatable: generators that follow from integers, its facts, files written whole."""
+"""What makes a result repeatable: generators that follow from integers, its facts, files written whole.
+
+torch is imported when it is needed: a command that refuses its arguments does so at once.
+"""
 
 import contextlib
 import os
@@ -12,35 +15,43 @@ import time
 from collections.abc import Iterator, Sequence
 from glob import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from dmxlib.errors import InputError, unwritable
 
+if TYPE_CHECKING:
+    import torch
 try:
     import fcntl
 except ImportError:  # Windows: nobody is refused
     fcntl = None
 
 
-def seeded_generator(*key: int, device="cpu") -> torch.Generator:
+def seeded_generator(*key: int, device="cpu") -> "torch.Generator":
     """A generator that follows from a tuple of integers alone, such as (seed, epoch, index)."""
+    import torch
+
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(seed >> np.uint64(1)))
 
 
-def uniform(generator: torch.Generator, low: float, high: float) -> float:
+def uniform(generator: "torch.Generator", low: float, high: float) -> float:
     """A number from [low, high)."""
+    import torch
+
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
-def choice(items: Sequence, generator: torch.Generator):
+def choice(items: Sequence, generator: "torch.Generator"):
     """One of the items, each with equal probability."""
+    import torch
+
     return items[int(torch.randint(len(items), (), generator=generator))]
 
 
-def coin(generator: torch.Generator) -> bool:
+def coin(generator: "torch.Generator") -> bool:
     """True half of the time."""
     return uniform(generator, 0, 1) < 0.5
 
@@ -48,6 +59,8 @@ def coin(generator: torch.Generator) -> bool:
 def facts(command: str | None = None, **more) -> dict:
     """What is kept beside every result: command (None: this process's own), commit, machine, time, and what
     else there is to say."""
+    import torch
+
     return {
         "command": command or shlex.join(["python", *sys.orig_argv[1:]]),
         "commit": git_commit(),

@@ -1,6 +1,7 @@
 """Separate songs: `python -m dmxlib.separate TRACK... -o OUT`, with the flags and folders of Demucs.
 
-torch and the model are imported when they are needed: --help and a wrong flag answer at once.
+numpy, torch and the model are imported when they are needed: --help and a wrong flag answer at once, and
+Ctrl-C is one line from the start.
 """
 
 import argparse
@@ -15,9 +16,7 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
-from dmxlib import audio, weights
+from dmxlib import weights
 from dmxlib.errors import InputError, exit_on_input_error, sentence
 
 DEFAULT_MODEL = "ldm-dmx-guided-mini"
@@ -26,6 +25,8 @@ BLOCK_SECONDS = 10  # what is read at once: memory stays flat however long the s
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line's flags."""
+    from dmxlib.audio import OVERLAP
+
     parser = argparse.ArgumentParser(
         prog="python -m dmxlib.separate",
         description="Take the singing voice out of songs: writes vocals and no_vocals for each of them "
@@ -61,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--steps", type=int, default=None, help="sampling steps; by default the model's own number"
     )
     parser.add_argument(
-        "--overlap", type=float, default=audio.OVERLAP, help="share of a chunk cross-faded with the next"
+        "--overlap", type=float, default=OVERLAP, help="share of a chunk cross-faded with the next"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed generates another voice; one gives one result"
@@ -103,6 +104,8 @@ def main(argv=None) -> None:
         raise InputError(f"--jobs is {options.jobs}; choose 1 or more.")
     if options.track < 1:
         raise InputError(f"--track is {options.track}; choose 1 or more.")
+    if not 0 <= options.seed < 2**64:
+        raise InputError(f"--seed is {options.seed}; choose 0 to 2 ** 64 - 1.")
     load_system.cache_clear()  # the folder may hold another model than at an earlier call
     failed, plan, taken = False, [], set()
     with separating(options) as separated:
@@ -176,6 +179,8 @@ def separate_song(song) -> str | None:
 @contextlib.contextmanager
 def told_warnings(track: Path):
     """Say each warning about a song once, in one line."""
+    from tqdm import tqdm
+
     said = set()
 
     def show(message, *_):
@@ -214,11 +219,13 @@ def load_system(name: str, device: str | None, jobs: int):
 
 def expand(tracks: list[str]) -> list[Path]:
     """Files as they are; folders become the audio files in them."""
+    from dmxlib.audio import EXTENSIONS
+
     paths = []
     for track in map(Path, tracks):
         if track.is_dir():
             songs = (path for path in track.iterdir() if not path.name.startswith("."))
-            paths += sorted(path for path in songs if path.suffix.lower() in audio.EXTENSIONS) or [track]
+            paths += sorted(path for path in songs if path.suffix.lower() in EXTENSIONS) or [track]
         else:
             paths.append(track)
     return paths
@@ -245,6 +252,9 @@ def output_paths(track: Path, options, target: str) -> tuple[Path, Path]:
 def separate_file(system, track: Path, paths, options) -> None:
     """Read, separate and write one song block by block; the files get their names when all is written."""
     import torch
+    from tqdm import tqdm
+
+    from dmxlib import audio
 
     subtype = "PCM_24" if options.int24 else "FLOAT" if options.float32 else None
     with audio.open_audio(track, options.track) as file, contextlib.ExitStack() as stack:

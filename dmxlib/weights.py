@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from diffusers.utils import logging
 from safetensors import SafetensorError
 
 from dmxlib.errors import InputError
@@ -47,6 +46,8 @@ class Saved:
     @classmethod
     def from_pretrained(cls, folder, **kwargs):
         """The model that a folder holds."""
+        from diffusers.utils import logging  # torch comes with it, which --help does without
+
         kwargs = {"use_safetensors": True, "low_cpu_mem_usage": False} | kwargs
         told = logging.get_verbosity()
         logging.set_verbosity(logging.CRITICAL)  # what is said here says it in one line

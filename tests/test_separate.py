@@ -403,6 +403,9 @@ def test_file_in_the_output_folders_place_is_told(run, track, tmp_path):
         ["--filename", "{track.up}{stem}.{ext}"],
         ["--filename", "{track}.{ext}"],
         ["--filename", "{stem}.docx"],
+        ["--filename", "{stem:>300}.wav"],
+        ["--seed", -1],
+        ["--seed", 2**64],
         ["--flac", "--float32"],
         ["--device", "abacus"],
         ["--device", "cuda:99"],
@@ -435,6 +438,24 @@ def test_the_command(track, model_folder, tmp_path):
     assert f"error: {tmp_path / 'none.wav'}" in done.stderr
     assert done.stdout.split() == [f"separated/tiny/song/{stem}.wav" for stem in ("vocals", "no_vocals")]
     assert files(tmp_path / "separated") == ["tiny/song/no_vocals.wav", "tiny/song/vocals.wav"]
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "diffusers"])
+def test_ctrl_c_while_a_library_is_imported(track, model_folder, tmp_path, library):
+    """Of one that sends the signal when it is imported; torch is first wanted after the flags were read."""
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / library).mkdir()
+    (tmp_path / library / "__init__.py").write_text(code)
+    arguments = ["-m", "dmxlib.separate", track, "-n", model_folder]
+    done = python(*arguments, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert (done.returncode, done.stderr) == (1, "interrupted\n")
+
+
+def test_help_and_a_wrong_flag_need_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise AssertionError('torch is imported')")
+    for flag, code in (("--help", 0), ("--hlep", 2)):
+        done = python("-m", "dmxlib.separate", flag, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+        assert done.returncode == code and "Traceback" not in done.stderr
 
 
 def test_a_name_that_the_terminal_cannot_print(model_folder, tmp_path):

@@ -18,6 +18,7 @@ from dmxlib.errors import InputError
 from dmxlib.reproduce import whole
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".mp4")
+LEAST_RATE = 1000  # in Hz: less is no sound, and no STFT has a window for it
 SILENCE_DBFS = -60.0  # RMS below which nobody sings
 OVERLAP = 0.2  # share of a chunk that is cross-faded with the next: the paper's
 
@@ -32,7 +33,8 @@ def open_audio(path, track: int = 1) -> Iterator[sf.SoundFile]:
     Args:
         track: which of the audio tracks of a video, from 1.
 
-    Raises InputError for a file that is missing, empty, without a sample or that track, or not audio.
+    Raises InputError for a file that is missing, empty, without a sample or that track, not audio, or a wav
+    that is longer than its header can say.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,12 +51,22 @@ def open_audio(path, track: int = 1) -> Iterator[sf.SoundFile]:
         file = None
         with contextlib.suppress(sf.LibsndfileError):
             file = stack.enter_context(_soundfile(path, path))
+        if file is not None and file.format.startswith("WAV"):  # RF64 and W64 have longer numbers
+            width = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}.get(file.subtype, 4)
+            if path.stat().st_size - width * file.channels * file.frames > 2**31:
+                raise InputError(
+                    f"{path} is longer than a wav's header can say, 4 GB; export it as flac or RF64."
+                )
         if file is None or track != 1 or not _says_its_length(file, path):
             file = decode()
         if file.channels > 2 and (layout := _layout(path, track)):
             with contextlib.suppress(InputError):  # a layout that there is no matrix for
                 file = decode("-ac", "2", "-rematrix_maxval", "1")
                 warnings.warn(f"its channels, {layout}, are mixed down to two.", stacklevel=3)
+        if file.samplerate < LEAST_RATE:
+            raise InputError(
+                f"{path} has {file.samplerate} samples a second; export it again with {LEAST_RATE} or more."
+            )
         if file.frames == 0:
             raise InputError(f"{path} holds no audio frames; export or download it again.")
         yield file
@@ -139,6 +151,8 @@ def read_blocks(file: sf.SoundFile, size: int, samples: int = -1) -> Iterator[np
             raise InputError(f"{file.name} is truncated or damaged; export or download it again.")
         if not np.isfinite(block).all():
             raise InputError(f"{file.name} holds samples that are NaN or infinite; export it again.")
+        if (peak := np.abs(block).max()) > 2**32:  # more than any integers taken for floats; squares overflow
+            raise InputError(f"{file.name} holds a sample of {peak:.0e} times full scale; export it again.")
         remaining -= count
         yield stereo(block)
 
@@ -204,7 +218,9 @@ def open_for_writing(path, rate: int, subtype: str | None = None, samples: int =
             with file:
                 yield file
     except sf.LibsndfileError as error:
-        raise InputError(f"{path} cannot be written ({error}); choose another folder or format.") from error
+        raise InputError(
+            f"{path} cannot be written ({error.error_string}); choose another folder or format."
+        ) from error
 
 
 BITS = {"PCM_16": 16, "PCM_24": 24}  # of a sample, by soundfile's subtype

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import math
 import typing
 from pathlib import Path
 
@@ -14,11 +15,17 @@ from dmxlib.reproduce import whole
 SHORT = {"data_root": "--data", "output_dir": "--out"}  # other spellings of flags
 
 
-def setting(default, help: str):
-    """A field of a config's dataclass: its default, and its unit or meaning, which `--help` shows."""
+def setting(default, help: str, least: float | None = None, most: float = math.inf):
+    """A field of a config's dataclass.
+
+    Args:
+        help: its unit or meaning, which `--help` shows.
+        least, most: of a number, or of each in a list; by default a whole number is 1 or more.
+    """
+    metadata = {"help": help, "least": least, "most": most}
     if isinstance(default, list):
-        return dataclasses.field(default_factory=default.copy, metadata={"help": help})
-    return dataclasses.field(default=default, metadata={"help": help})
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse_config(config_class, argv=None, others: bool = False, **parser_options):
@@ -29,7 +36,7 @@ def parse_config(config_class, argv=None, others: bool = False, **parser_options
     Args:
         others: pass over keys that are no field of `config_class`: it may decide which class has them.
 
-    Raises InputError for a missing file, an unknown key, or a value that is not of the field's type.
+    Raises InputError for a missing file, an unknown key, or a value that is not of the field's type or range.
     """
     parser_options["add_help"] = not others
     parser = argparse.ArgumentParser(allow_abbrev=False, **parser_options)
@@ -72,8 +79,29 @@ def from_values(config_class, values: dict):
     unknown = sorted(str(key) for key, value in values.items() if key not in types and value is not None)
     if unknown:
         raise InputError(f"unknown key {', '.join(unknown)}; the keys are {', '.join(types)}.")
-    known = {key: value for key, value in values.items() if key in types}
-    return config_class(**{key: _convert(key, value, types[key]) for key, value in known.items()})
+    config = config_class(**{key: _convert(key, values[key], types[key]) for key in values if key in types})
+    for field in dataclasses.fields(config):
+        if field.metadata and field.name in values:
+            _check(field, getattr(config, field.name))
+    return config
+
+
+def _check(field, value) -> None:
+    """Refuse a number that is out of a setting's range."""
+    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    if isinstance(value, list) and (type(default) is int or {*map(type, default)} == {int}):
+        if {*map(type, value)} != {int}:
+            raise InputError(f"{field.name}: {value} is not a list of whole numbers.")
+    for number in value if isinstance(value, list) else [value]:
+        if type(number) not in (int, float):
+            continue
+        least, most = field.metadata["least"], field.metadata["most"]
+        if least is None:
+            least = 1 if type(number) is int else -math.inf
+        if not (math.isfinite(number) and least <= number <= most):
+            least, most = f"{least} or more", f", {most} at most" if math.isfinite(most) else ""
+            wanted = f"{least}{most}" if "inf" not in least else "a finite number"
+            raise InputError(f"{field.name} is {number}; choose {wanted}.")
 
 
 def _convert(key, value, kind):

@@ -43,7 +43,7 @@ class LatentConfig(PairsConfig):
     shard_size: int = setting(64, "pairs in a file")
     chunk_frames: int = setting(512, "latent frames of an excerpt")
     accompaniment: bool = setting(False, "encode the accompaniment as well, which MSG-LD learns")
-    seed: int = setting(0, "of the pairs and their augmentations")
+    seed: int = setting(0, "of the pairs and their augmentations", least=0)
 
 
 def pairs_of(config: PairsConfig, codec: Codec) -> tuple[VocalPairs, VocalPairs]:

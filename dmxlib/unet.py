@@ -193,6 +193,11 @@ class VocalUNet1D(Saved, UNet1DModel):
     ):
         if interpolation not in ("linear", "area"):
             raise InputError(f"interpolation '{interpolation}' is unknown; choose linear or area.")
+        if any(width % GROUPS for width in level_channels) or fourier_channels % 2:
+            raise InputError(
+                f"level_channels are {', '.join(map(str, level_channels))} and fourier_channels "
+                f"{fourier_channels}; choose multiples of {GROUPS} and of 2."
+            )
         super().__init__(
             time_embedding_dim=fourier_channels,
             down_block_types=(),
@@ -216,6 +221,11 @@ class VocalUNet1D(Saved, UNet1DModel):
             if isinstance(blocks_per_level, list | tuple)
             else [blocks_per_level] * len(widths)
         )
+        if len(counts) != len(widths) or kernel_size % 2 == 0:
+            raise InputError(
+                f"blocks_per_level are {len(counts)} numbers for {len(widths)} levels, and kernel_size is "
+                f"{kernel_size}; choose one for each, and an odd size."
+            )
         shared = (kernel_size, time_channels, sources)
         self.in_block = nn.Conv1d(latent_channels, widths[0], kernel_size, padding=kernel_size // 2)
         self.resamplers_down = nn.ModuleList(

@@ -116,6 +116,35 @@ def test_wrong_values_are_refused(tmp_path, text, word):
     assert word in str(error.value) and "\n" not in str(error.value)
 
 
+@dataclass
+class Ranged:
+    count: int = setting(4, "")
+    none_too: int = setting(4, "", least=0, most=9)
+    share: float = setting(0.5, "", least=0, most=1)
+    free: float | None = setting(-3.0, "")
+    widths: list = setting([8, 8], "")
+    blocks: int | list = setting(1, "")
+
+
+@pytest.mark.parametrize(
+    "key, good, bad",
+    [
+        ("count", ["1"], ["0", "-1"]),
+        ("none_too", ["0", "9"], ["-1", "10"]),
+        ("share", ["0", "1"], ["-0.1", "1.1", "nan"]),
+        ("free", ["-1e9", "none"], ["nan", "inf"]),
+        ("widths", ["[1]"], ["[]", "[0]", "[8, -8]", "[a]", "[1.5]", "[[1]]"]),
+        ("blocks", ["2", "[1, 2]"], ["0", "[0]", "[]"]),
+    ],
+)
+def test_numbers_out_of_range_are_refused(key, good, bad):
+    for value in good:
+        parse_config(Ranged, [f"--{key}={value}"])
+    for value in bad:
+        with pytest.raises(InputError, match=rf"\A{key}[^\n]*\.\Z"):
+            parse_config(Ranged, [f"--{key}={value}"])
+
+
 def test_missing_and_unreadable_file(tmp_path):
     with pytest.raises(InputError, match="none.yaml does not exist"):
         parse_config(Config, ["--config", str(tmp_path / "none.yaml")])

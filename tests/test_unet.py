@@ -41,6 +41,21 @@ def inputs(batch=2, frames=32):
     return (torch.randn(batch, channels, frames, generator=generator) for channels in (5, 4))
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        dict(level_channels=(12, 16)),
+        dict(fourier_channels=15),
+        dict(kernel_size=4),
+        dict(blocks_per_level=(1, 2)),
+    ],
+    ids=str,
+)
+def test_sizes_that_there_are_no_layers_for(option):
+    with pytest.raises(InputError, match="choose"):
+        make_unet(**option)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("timestep", [3, 3.0, torch.tensor(3), torch.tensor(3.0), torch.tensor([3, 3])])
 def test_forward(unet, timestep):

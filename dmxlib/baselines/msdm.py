@@ -39,7 +39,7 @@ class TrainConfig(BaselineConfig):
     patch: int = setting(16, "samples that are folded into channels before the U-Net")
     level_channels: list = setting([*3 * [256], *2 * [512], *6 * [1024]], "U-Net channels of each level")
     blocks_per_level: int = setting(2, "residual blocks of each level")
-    attention_from: int = setting(8, "first level, from 0, with self-attention")
+    attention_from: int = setting(8, "first level, from 0, with self-attention", least=0)
     fourier_channels: int = setting(256, "Fourier features of the noise level")
     time_channels: int = setting(1536, "channels of the embedding of the noise level")
     chunk_samples: int = setting(262_144, "samples of an excerpt")

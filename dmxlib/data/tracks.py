@@ -197,7 +197,7 @@ class SongsConfig:
     data_root: str | list = setting("data/toy", "folder of a data set, or a list of them")
     target: str = setting("vocals", "what is taken out of the mixture: a stem, <target>.wav beside it")
     hold_out_seconds: float = setting(
-        8.0, "seconds of the end of each training song that are kept for validation"
+        8.0, "seconds of the end of each training song that are kept for validation", least=0
     )
 
 

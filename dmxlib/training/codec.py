@@ -31,7 +31,9 @@ from dmxlib.training.loop import TrainerConfig
 class CodecTrainConfig(SongsConfig, TrainerConfig):
     """The loop's settings, the data's, and the codec's size (read only where `init` is none)."""
 
-    excerpt_seconds: float = setting(1.7, "length of a training excerpt, rounded to latent frames")
+    excerpt_seconds: float = setting(
+        1.7, "length of a training excerpt, rounded to latent frames", least=0.01
+    )
     epoch_length: int = setting(2000, "training excerpts of an epoch")
     augmentations: list = setting(list(AUGMENTATIONS), "names of those in dmxlib/data/augment.py")
     init: str | None = setting(
@@ -49,7 +51,7 @@ class CodecTrainConfig(SongsConfig, TrainerConfig):
     channels: int = setting(1, "audio channels")
     dimension: int = setting(128, "latent channels")
     n_filters: int = setting(32, "channels of the first convolution")
-    n_residual_layers: int = setting(0, "residual layers before each strided convolution")
+    n_residual_layers: int = setting(0, "residual layers before each strided convolution", least=0)
     ratios: list = setting([5, 8, 8], "strides; their product is the samples of a latent frame")
     n_q: int = setting(16, "codebooks")
     bins: int = setting(1024, "entries of a codebook")

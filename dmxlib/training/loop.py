@@ -41,30 +41,39 @@ class TrainerConfig:
     """Settings of the loop; every trained system adds its own. Names as in diffusers' training scripts."""
 
     output_dir: str = setting("data/runs/run", "folder of the run")
-    seed: int = setting(0, "of the order of the items, their augmentations, noise and initial weights")
-    max_train_steps: int = setting(1000, "optimiser steps")
+    seed: int = setting(
+        0,
+        "of the order of the items, their augmentations, noise and initial weights",
+        least=0,
+        most=2**32 - 1,
+    )
+    max_train_steps: int = setting(1000, "optimiser steps", least=0)
     train_batch_size: int = setting(4, "items of a process and micro-step")
     gradient_accumulation_steps: int = setting(1, "micro-steps of an optimiser step")
     optimizer: str = setting("adamw", "adamw or muon")
-    learning_rate: float = setting(1e-4, "the highest, after the warm-up")
-    lr_warmup_steps: int = setting(100, "optimiser steps in which the learning rate grows from 0")
+    learning_rate: float = setting(1e-4, "the highest, after the warm-up", least=0)
+    lr_warmup_steps: int = setting(100, "optimiser steps in which the learning rate grows from 0", least=0)
     lr_decay: float | None = setting(
         None, "factor of the learning rate every lr_decay_steps; 1: constant, none: half a cosine down to 0"
     )
     lr_decay_steps: int = setting(1, "optimiser steps")
-    adam_beta2: float = setting(0.99, "forgetting factor of squared gradients; beta1 is 0.9")
+    adam_beta2: float = setting(0.99, "forgetting factor of squared gradients; beta1 is 0.9", least=0, most=1)
     adam_weight_decay: float = setting(
-        1e-2, "times the learning rate, a step's share of matrices and kernels; vectors do not decay"
+        1e-2, "times the learning rate, a step's share of matrices and kernels; vectors do not decay", least=0
     )
-    max_grad_norm: float = setting(1.0, "L2 norm that gradients are clipped to")
+    max_grad_norm: float = setting(1.0, "L2 norm that gradients are clipped to", least=0)
     mixed_precision: str = setting("no", "no, bf16, or fp16 on a GPU that has no bf16")
     deterministic: bool = setting(
         False,
         "the same numbers each time on a GPU, as far as torch has a way: no tf32, no search for kernels",
     )
     use_ema: bool = setting(True, "validate and save the weights' exponential moving average")
-    ema_decay: float = setting(0.999, "of that average, for each optimiser step; smaller in the first ones")
-    dataloader_num_workers: int = setting(0, "processes that read and augment; 0: none but the training one")
+    ema_decay: float = setting(
+        0.999, "of that average, for each optimiser step; smaller in the first ones", least=0, most=1
+    )
+    dataloader_num_workers: int = setting(
+        0, "processes that read and augment; 0: none but the training one", least=0
+    )
     data_on_device: bool = setting(
         False, "all training waves on the device, and pairs made there; no workers"
     )

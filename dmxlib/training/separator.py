@@ -16,6 +16,7 @@ from dmxlib.codec.load import load_codec
 from dmxlib.config import setting, take
 from dmxlib.data import PairsConfig
 from dmxlib.diffusion import make_scheduler, v_loss
+from dmxlib.errors import InputError
 from dmxlib.latents import CachedPairs, checksum, pairs_of
 from dmxlib.metrics import si_sdr
 from dmxlib.pipeline import VocalSeparationPipeline
@@ -49,9 +50,9 @@ class TrainConfig(PairsConfig, TrainerConfig):
     kernel_size: int = setting(3, "of the convolutions, in latent frames")
     level_channel: bool = setting(True, "generate the vocals' level beside their latents")
     interpolation: str = setting("area", "of the mixture to a level's length: area or linear")
-    first_injection: int = setting(0, "first level, from 0, that the mixture is merged into")
-    attention_from: int = setting(4, "first level, from 0, with self-attention")
-    mask_channels: int = setting(0, "hidden channels of the mask branch; 0: none")
+    first_injection: int = setting(0, "first level, from 0, that the mixture is merged into", least=0)
+    attention_from: int = setting(4, "first level, from 0, with self-attention", least=0)
+    mask_channels: int = setting(0, "hidden channels of the mask branch; 0: none", least=0)
     fourier_channels: int = setting(256, "Fourier features of t")
     time_channels: int = setting(256, "channels of the embedding of t")
 
@@ -154,7 +155,10 @@ def make_pipeline(config: TrainConfig) -> VocalSeparationPipeline:
 
 
 def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
-    """A codec, a copy of its encoder, and a U-Net of the config's size with random weights."""
+    """A codec, a copy of its encoder, and a U-Net of the config's size with random weights.
+
+    Raises InputError where the levels cannot halve an excerpt as often as there are of them.
+    """
     unet = VocalUNet1D(
         latent_channels=codec.dimension + int(config.level_channel),
         condition_channels=codec.dimension,
@@ -168,6 +172,10 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
         fourier_channels=config.fourier_channels,
         time_channels=config.time_channels,
     )
+    if config.chunk_frames % unet.frame_multiple:
+        raise InputError(
+            f"chunk_frames is {config.chunk_frames}; choose a multiple of {unet.frame_multiple}."
+        )
     parts = (codec, codec.conditioner(), unet, make_scheduler())
     settings = (config.chunk_frames, config.num_inference_steps or 1, config.target)
     return VocalSeparationPipeline(*parts, *settings)

@@ -422,6 +422,12 @@ def test_unknown_key_is_refused(flags, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_excerpts_that_the_levels_cannot_halve_are_refused(flags, tmp_path):
+    with pytest.raises(SystemExit, match="^error: chunk_frames is 65; choose a multiple of 2.$"):
+        run(flags(tmp_path / "run", chunk_frames=65))
+    assert not (tmp_path / "run").exists()
+
+
 def test_run_is_not_overwritten(flags, stage1):
     before = (stage1 / "log.jsonl").read_text()
     with pytest.raises(SystemExit, match="^error: .* holds a run already"):

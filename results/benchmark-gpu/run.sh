@@ -11,21 +11,25 @@ if [ "$DEVICE" = cpu ]; then export ACCELERATE_USE_CPU=true CUDA_VISIBLE_DEVICES
 mkdir -p "$OUT" "$RUNS"
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
-pack() {  # 25 MB: 24 kHz mono for the mini size, 48 kHz stereo for the paper's
-    $PYTHON -m dmxlib.data pack data/mir-1k data/everything-is-free "$PACKED/mono" --size 16MB --mono
+clock() {  # seconds; a rehearsal ends by its number of steps
+    if [ "$TINY" ]; then echo 0; else echo "$1"; fi
+}
+
+pack() {  # 32 MB: 24 kHz mono for the mini size, 48 kHz stereo for the paper's
+    $PYTHON -m dmxlib.data pack data/mir-1k data/everything-is-free "$PACKED/mono" --size 24MB --mono
     $PYTHON -m dmxlib.data pack data/everything-is-free "$PACKED/stereo" --size 8MB
 }
 
 benchmark() {  # kinds of cases
     if [ "$TINY" ]; then set -- "$@" --quick; fi
-    timeout 570 $PYTHON -m dmxlib.studies.benchmark --device "$DEVICE" --output_dir "$OUT" --repeats 3 --only "$@"
+    timeout $(clock 570) $PYTHON -m dmxlib.studies.benchmark --device "$DEVICE" --output_dir "$OUT" --repeats 3 --only "$@"
 }
 
 train() {  # seconds, then flags: trains until the clock, which has it write a checkpoint, and makes a model of that
     local seconds=$1 run=$2; shift 2
     rm -rf "$run" "$run.memory"
     watch "$run" & local watcher=$!
-    timeout -s TERM "$seconds" $PYTHON dmxlib/train.py "$@" --output_dir "$run" || [ $? -ge 124 ]
+    timeout -s TERM $(clock "$seconds") $PYTHON dmxlib/train.py "$@" --output_dir "$run" || [ $? -ge 124 ]
     kill $watcher 2>/dev/null || true
     local last; last=$(ls -d "$run"/checkpoint-* | sed 's/.*-//' | sort -n | tail -1)
     $PYTHON dmxlib/train.py --config "$run/config.yaml" --resume_from_checkpoint latest --max_train_steps "$last"
@@ -94,8 +98,8 @@ case ${1:-} in
     systems) benchmark separation unet ;;
     peers) benchmark baseline song ;;
     steps) benchmark training ;;
-    tests)  # what compares both devices, then all that needs no downloads
-        $PYTHON -m pytest -m gpu
-        [ "$TINY" ] || timeout 400 $PYTHON -m pytest -m "not gpu" ;;
+    tests)  # what compares both devices, then all that needs no downloads and no library that the machine lacks
+        $PYTHON -m pytest -m gpu tests/test_gpu.py
+        [ "$TINY" ] || timeout 400 $PYTHON -m pytest -m "not gpu" --continue-on-collection-errors ;;
     *) sed -n 2,5p "$0"; exit 1 ;;
 esac

@@ -98,9 +98,9 @@ def _check(field, value) -> None:
         least, most = field.metadata["least"], field.metadata["most"]
         if least is None:
             least = 1 if type(number) is int else -math.inf
-        if not (math.isfinite(number) and least <= number <= most):
-            least, most = f"{least} or more", f", {most} at most" if math.isfinite(most) else ""
-            wanted = f"{least}{most}" if "inf" not in least else "a finite number"
+        if not least <= number <= most:  # so is nan
+            below = f", {most} at most" if math.isfinite(most) else ""
+            wanted = "a number" if least == -math.inf else f"{least} or more{below}"
             raise InputError(f"{field.name} is {number}; choose {wanted}.")
 
 

@@ -443,7 +443,11 @@ def test_the_command(track, model_folder, tmp_path):
 @pytest.mark.parametrize("library", ["numpy", "torch", "diffusers"])
 def test_ctrl_c_while_a_library_is_imported(track, model_folder, tmp_path, library):
     """Of one that sends the signal when it is imported; torch is first wanted after the flags were read."""
-    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    code = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
     (tmp_path / library).mkdir()
     (tmp_path / library / "__init__.py").write_text(code)
     arguments = ["-m", "dmxlib.separate", track, "-n", model_folder]

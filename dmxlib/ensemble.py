@@ -40,7 +40,7 @@ class Ensemble(Separator):
     Args:
         separator, guide: any two.
         guide_share: of the guide's vocals in the sum, 0 to 1.
-        exponent: of the mask that sharpens the sum (`refine.sharpen`); None leaves it.
+        exponent: of the mask that sharpens the sum (`refine.sharpen`), at most 2; None leaves it.
         expander: whether it passes through `dmxlib.expander`.
     """
 
@@ -56,6 +56,8 @@ class Ensemble(Separator):
     ):
         if not 0 <= guide_share <= 1:
             raise InputError(f"guide_share is {guide_share}; choose 0 to 1.")
+        if exponent is not None and not 0 < exponent <= 2:  # above it a power of TINY is 0, and silence 0 / 0
+            raise InputError(f"exponent is {exponent}; choose more than 0, 2 at most, or none.")
         self.separator, self.guide, self.guide_share = separator, guide, guide_share
         self.exponent, self.expander = exponent, expander
 

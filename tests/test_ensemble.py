@@ -136,6 +136,18 @@ def test_a_share_out_of_range_is_refused():
         Ensemble(Gain(1, 100), Gain(1, 100), 1.5)
 
 
+@pytest.mark.parametrize("exponent", [0.0, -1.0, 2.1])
+def test_an_exponent_out_of_range_is_refused(exponent):
+    with pytest.raises(InputError, match="choose more than 0, 2 at most, or none"):
+        Ensemble(Gain(1, 100), Gain(1, 100), 0.5, exponent)
+
+
+def test_silence_stays_silence():
+    silence = np.zeros((2, 300_000), np.float32)
+    ensemble = Ensemble(Gain(0.5, 20_000), Gain(0.5, 7000), 0.5, exponent=2.0)
+    assert np.array_equal(ensemble(silence, RATE, refine="wiener").vocals, silence)
+
+
 def test_a_codec_is_no_separator():
     with pytest.raises(InputError, match="holds no system that separates"):
         load_separator("encodec-mini")

@@ -11,7 +11,7 @@ from dmxlib import audio, baselines
 from dmxlib.errors import InputError
 from dmxlib.expander import expanded
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.refine import sharpen
+from dmxlib.refine import wiener
 from dmxlib.streaming import Separator
 from dmxlib.weights import find
 
@@ -40,7 +40,7 @@ class Ensemble(Separator):
     Args:
         separator, guide: any two.
         guide_share: of the guide's vocals in the sum, 0 to 1.
-        exponent: of the mask that sharpens the sum (`refine.sharpen`), at most 2; None leaves it.
+        exponent: of the mask on each channel that sharpens the sum, at most 2; None leaves it.
         expander: whether it passes through `dmxlib.expander`.
     """
 
@@ -127,7 +127,8 @@ class Ensemble(Separator):
         def sharpened(chunks):
             for chunk in chunks:
                 mixture, vocals = np.split(chunk, 2)
-                yield np.concatenate([mixture, sharpen(mixture, vocals, rate, self.exponent)])
+                sharper = wiener(mixture, vocals, rate, exponent=self.exponent, mid=False)
+                yield np.concatenate([mixture, sharper])
 
         if self.exponent:
             parts = audio.in_chunks(sharpened, map(np.concatenate, pairs), round(CHUNK_SECONDS * rate))

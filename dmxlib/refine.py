@@ -3,6 +3,8 @@
 Phase, level and stereo image then come from the recording, at its own rate and bandwidth.
 """
 
+import math
+
 import numpy as np
 import torch
 
@@ -16,38 +18,30 @@ def wiener(
     mixture: np.ndarray,
     vocals: np.ndarray,
     rate: int,
-    bandwidth: float,
+    bandwidth: float = math.inf,
     exponent: float = EXPONENT,
     window_seconds: float = WINDOW_SECONDS,
+    mid: bool = True,
 ) -> np.ndarray:
     """Refine `vocals` (2, samples) against `mixture` (2, samples), both at `rate` Hz; returns (2, samples).
 
-    `soft_mask` of the mid: one for left and right keeps the mixture's image.
+    An exponent above 1 raises what is more voice than band and lowers what is less; below, it is softer.
 
     Args:
         bandwidth: in Hz, above which the estimate holds nothing (half the codec's rate).
-        exponent: p.
+        exponent: p of `soft_mask`.
         window_seconds: of the STFT.
+        mid: whether the mask is the mid's, one for left and right, which keeps the mixture's image; else each
+            channel has its own.
     """
     size = 2 * round(window_seconds * rate / 2)
-    spectrum = stft(mixture, size)
-    target = spectrum.mean(dim=0, keepdim=True).abs()
-    estimate = stft(vocals.mean(axis=0, keepdims=True), size).abs()
-    mask = soft_mask(target, estimate, exponent)
-    top = int(bandwidth / rate * size)
+    spectrum = target = stft(mixture, size)
+    if mid:
+        target, vocals = target.mean(dim=0, keepdim=True), vocals.mean(axis=0, keepdims=True)
+    mask = soft_mask(target.abs(), stft(vocals, size).abs(), exponent)
+    top = int(min(bandwidth / rate, 1) * size)
     if top < mask.shape[1]:
         mask[:, top:] = mask[:, int(SHELF * top) : top].mean(dim=1, keepdim=True)
-    return istft(spectrum * mask, mixture.shape[1]).numpy()
-
-
-def sharpen(mixture: np.ndarray, vocals: np.ndarray, rate: int, exponent: float) -> np.ndarray:
-    """The mixture under the `soft_mask` of its vocals, both (channels, samples), each channel by itself.
-
-    An exponent above 1 raises what is more voice than band and lowers what is less.
-    """
-    size = 2 * round(WINDOW_SECONDS * rate / 2)
-    spectrum = stft(mixture, size)
-    mask = soft_mask(spectrum.abs(), stft(vocals, size).abs(), exponent)
     return istft(spectrum * mask, mixture.shape[1]).numpy()
 
 

@@ -13,7 +13,7 @@ from dmxlib.errors import InputError
 from dmxlib.evaluation.systems import Options, make_system
 from dmxlib.expander import expand
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.refine import sharpen
+from dmxlib.refine import wiener
 from dmxlib.streaming import Separator
 
 RATE = 22_050
@@ -88,7 +88,7 @@ def test_the_sum_is_sharpened_by_its_own_mask():
 
 def test_channels_are_sharpened_by_themselves():
     mixture = song()
-    vocals = sharpen(mixture, mixture * [[0.9], [0.0]], RATE, 1.5)
+    vocals = wiener(mixture, mixture * [[0.9], [0.0]], RATE, exponent=1.5, mid=False)
     assert np.allclose(vocals[0], 0.9**1.5 / (0.9**1.5 + 0.1**1.5) * mixture[0], atol=1e-5)
     assert np.abs(vocals[1]).max() < 1e-6
 
@@ -121,7 +121,7 @@ def test_folders_of_each_kind_are_loaded(model_folder, bsrnn_folder, tmp_path):
     (tmp_path / "ensemble.json").write_text(json.dumps(settings | {"exponent": 1.5, "expander": False}))
     inside = np.s_[:, :-1024]  # a chunk is longer, so half a window more of it lies over the song's end
     sharper = separate(load_separator(tmp_path), refine="wiener")[inside]
-    assert np.allclose(sharper, sharpen(mixture, expected, RATE, 1.5)[inside], atol=1e-5)
+    assert np.allclose(sharper, wiener(mixture, expected, RATE, exponent=1.5, mid=False)[inside], atol=1e-5)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"separator": "a", "guide": "b", "guide_share": "half"}'])

@@ -67,7 +67,7 @@ def study(
 
 
 def scores(song: Song, estimate: np.ndarray) -> dict[str, float]:
-    """Medians of METRICS over the song's sung excerpts of an estimate (2, samples), and its silence_db."""
+    """Medians of METRICS over the song's sung excerpts of an estimate (2, samples), and its `silence`."""
     figures = []
     for place, excerpt in zip(song.places, song.excerpts, strict=True):
         wave = metrics.mono(estimate[:, place], song.track.rate)
@@ -80,8 +80,8 @@ def scores(song: Song, estimate: np.ndarray) -> dict[str, float]:
                 "mel_mae": metrics.mel_mae(*spectral),
             }
         )
-    quiet = silence(song.track, song.vocals, estimate)["silence_db"]
-    return pd.DataFrame(figures, columns=METRICS).median().to_dict() | {"silence_db": quiet}
+    medians = pd.DataFrame(figures, columns=METRICS).median().to_dict()
+    return medians | silence(song.track, song.vocals, estimate)
 
 
 BORDER_SECONDS = 0.02  # around a border that nothing is cross-faded over

@@ -1,0 +1,54 @@
+"""The study of the pair's parts: each row is what the pair itself would give with those settings."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dmxlib import baselines, load_separator
+from dmxlib.data.tracks import training_tracks
+from dmxlib.evaluation.scoring import Song
+from dmxlib.studies import ensemble
+from dmxlib.studies.sampling import scores
+
+SECONDS = 2.0  # held out of each training song
+
+
+@pytest.fixture(scope="module")
+def pair(model_folder, tmp_path_factory):
+    """A folder of a pair with random weights."""
+    torch.manual_seed(0)
+    sizes = dict(features=8, pairs_of_layers=1, window=512, hop=128, chunk_samples=8192)
+    folder = tmp_path_factory.mktemp("pair")
+    guide = baselines.load("bsrnn")(**sizes, sampling_rate=16_000, channels=2)
+    guide.save_pretrained(folder / "guide")
+    told = {
+        "separator": str(model_folder),
+        "guide": str(folder / "guide"),
+        "guide_share": 0.25,
+        "exponent": 1.5,
+    }
+    (folder / "ensemble.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_each_row_is_what_the_pair_gives(pair, toy_root, tmp_path):
+    flags = ["--data_root", str(toy_root), "--hold_out_seconds", str(SECONDS), "--output_dir", str(tmp_path)]
+    ensemble.main(["--model", str(pair), *flags])
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    assert len(rows) == (len(ensemble.SHARES) + len(ensemble.EXPONENTS) + 2) * rows.track.nunique()
+    track = training_tracks(toy_root, SECONDS)[1][0][0]
+    model = load_separator(str(pair))
+    mixture, generator = track.mixture(), torch.Generator().manual_seed(0)
+    vocals = model(mixture, track.rate, generator=generator, refine="wiener").vocals
+    expected = scores(Song(track), vocals)
+    own = rows[(rows.track == track.name) & rows.expander & (rows.exponent == 1.5)]
+    assert own.guide_share.item() == 0.25
+    for name, value in expected.items():
+        assert np.allclose(own[name], value, atol=0.01, equal_nan=True), name
+    sums = rows[(rows.track == track.name) & rows.exponent.isna() & ~rows.expander]
+    assert sums.si_sdr.nunique() == len(ensemble.SHARES), "each share sounds different"
+    assert "| 0.25 | 1.50 | True |" in (tmp_path / "table.md").read_text()
+    assert json.loads((tmp_path / "run.json").read_text())["commit"]

@@ -4,7 +4,8 @@ benchmark.csv has one row a measurement. Separation is of a 12-s stereo clip at 
 and refinement included; its parts are timed beside it, on one chunk. An iterative baseline's time is that of
 its first step and of each further one times their number. Two of H-Demucs' chunks cover the clip; "total, in
 one chunk" spares it the second. A training step is of excerpts of white noise that are in memory already: no
-reading, no augmentation. Paper sizes have random weights, which take the same time. What a device cannot
+reading, no augmentation. Songs go through the command line; those of a minute give about.json its speeds,
+which `--list-models` prints. Paper sizes have random weights, which take the same time. What a device cannot
 compute in bf16 or tf32 is left out, and table.md says so.
 
 `peak_mb` is the process's, each case having its own on a processor, but with --quick; `gpu_peak_mb` what
@@ -42,9 +43,11 @@ from dmxlib.studies.benchmark_kinds import (
 )
 from dmxlib.studies.benchmark_report import KEY, merged, read, write
 from dmxlib.studies.timing import precisions
+from dmxlib.weights import shipped
 
 LIMIT_SECONDS = 600  # of a case, which compiling can exceed
 SWEEP = (1, 2, 4, 10, 20, 50)  # sampling steps
+STEPS = {"instglow-mini": 10, "msdm-mini": 10}  # of a song; the others have their own number of them
 BATCHES = {"cpu": (1,), "cuda": (4, 8, 16, 32)}  # of a training step
 
 
@@ -73,7 +76,8 @@ def all_cases(device: str, batches=None, able=None) -> list[Case]:
             for batch in (batches if form["precision"] == plain[-1][0] and stage < 3 else batches[:1])
         ),
         *(Case(training, name, "paper", batch=1, repeats=1) for name in baselines.SYSTEMS),
-        *(Case(song, steps=1, seconds=60 * minutes, repeats=1) for minutes in (1, 60)),
+        *(Case(song, name, steps=STEPS.get(name), seconds=60, repeats=1) for name in shipped("about.json")),
+        Case(song, "ldm-dmx-mini", seconds=3600, repeats=1),
         *([] if gpu else [Case(command_line)]),
         # compiling takes minutes; what it gives a step shows at two numbers of them
         *(Case(separation, steps=steps, **form) for form in forms(paper, compiled) for steps in (1, 10)),
@@ -106,7 +110,7 @@ def quick_cases() -> list[Case]:
             for stage, source in ((1, "audio"), (1, "cache"), (2, "cache"), (3, "audio"))
         ),
         Case(training, "instglow", batch=1, repeats=1),
-        Case(song, steps=1, seconds=1, repeats=1),
+        Case(song, "ldm-dmx-mini", seconds=1, repeats=1),
         Case(command_line, repeats=1),
     ]
 

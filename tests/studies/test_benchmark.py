@@ -56,7 +56,7 @@ def test_every_kind_is_a_row(folder):
 
 
 def test_a_case_that_takes_too_long_is_ended():
-    case = benchmark.Case(benchmark.song, steps=50, seconds=100_000, repeats=1)
+    case = benchmark.Case(benchmark.song, "ldm-dmx-mini", steps=50, seconds=100_000, repeats=1)
     with (
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
         pytest.raises(BrokenProcessPool),

@@ -1,5 +1,6 @@
 """Where it is computed: a device by its name, and what a GPU computes faster than exactly."""
 
+import os
 import re
 
 import torch
@@ -30,6 +31,11 @@ def find_device(name: str | None = None) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("device mps needs an Apple GPU and macOS 14 or newer; choose cpu.")
     return torch.device(name)
+
+
+def cores() -> int:
+    """Those that this process may use: a scheduler or a container leaves it a share of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def prefer_speed() -> None:

@@ -10,7 +10,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,10 +25,10 @@ from dmxlib.codec import Codec, Conditioner
 from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config, setting
 from dmxlib.data import PairsConfig, VocalPairs, training_pairs
-from dmxlib.device import prefer_speed
+from dmxlib.device import cores, prefer_speed
 from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.level import encode_pair
-from dmxlib.reproduce import alone, ignore_signals, whole
+from dmxlib.reproduce import alone, batches, ignore_signals, whole
 
 MAX_WORKERS = 8  # of a process: as many keep a GPU busy
 
@@ -101,7 +100,7 @@ def _build(config, folder, state, quiet):
     ]
     codec.to(state.device)
     prefer_speed()
-    workers = min(MAX_WORKERS, max(1, os.cpu_count() // state.num_processes))
+    workers = min(MAX_WORKERS, max(1, cores() // state.num_processes))
     mine = jobs[state.process_index :: state.num_processes]
     for name, pairs, indices in tqdm(mine, desc=f"encode {folder}", unit="shard", disable=quiet):
         path = folder / f"{name}.safetensors"
@@ -110,7 +109,7 @@ def _build(config, folder, state, quiet):
             loader = DataLoader(
                 Subset(pairs, indices), batch_size=4, num_workers=workers, worker_init_fn=ignore_signals
             )
-            items = [encode_batch(codec, batch, config.accompaniment) for batch in loader]
+            items = [encode_batch(codec, batch, config.accompaniment) for batch in batches(loader)]
             _write_shard(path, {key: torch.cat([item[key] for item in items]) for key in items[0]})
 
 

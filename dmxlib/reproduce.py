@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from glob import escape
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,6 +219,26 @@ def ignore_signals(worker: int) -> None:
     one that has the workers ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def batches(loader) -> Iterator:
+    """The batches of a DataLoader. A Ctrl-C waits for the first, a second one does not: workers that are being
+    made do not ignore it yet and print a traceback each, and so does what is to end them."""
+    waiting, handler = [], signal.getsignal(signal.SIGINT)
+
+    def wait(*_):
+        waiting.append(True)
+        signal.signal(signal.SIGINT, handler)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        rest = iter(loader)
+        first = [*islice(rest, 1)]
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if waiting:
+        signal.raise_signal(signal.SIGINT)
+    return chain(first, rest)
 
 
 _held = set()  # descriptors of `alone`

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dmxlib.device import find_device, prefer_speed
+from dmxlib.device import cores, find_device, prefer_speed
 from dmxlib.errors import InputError
 from dmxlib.training.loop import TrainerConfig, make_accelerator
 
@@ -97,3 +97,11 @@ def test_a_training_asks_for_it_by_a_key(settings, deterministic):
     make_accelerator(TrainerConfig(deterministic=deterministic))
     assert settings() == (not deterministic,) * 3
     assert torch.are_deterministic_algorithms_enabled() == deterministic
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on a Mac
+    assert cores() == 64

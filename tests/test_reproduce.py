@@ -10,7 +10,7 @@ import pytest
 from tqdm import tqdm
 
 from dmxlib.errors import InputError, exit_on_input_error
-from dmxlib.reproduce import alone, facts, git_commit, together, whole
+from dmxlib.reproduce import alone, batches, facts, git_commit, together, whole
 
 
 def test_commit_is_of_the_package(tmp_path):
@@ -109,6 +109,23 @@ def test_what_is_told_of_an_error_begins_a_line_of_its_own(capsys):
     with pytest.raises(SystemExit, match="^error: there is no song.$"):
         command()
     assert capsys.readouterr().err.endswith("\n")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_waits_for_the_first_batch_and_a_second_one_does_not(times):
+    made = []
+
+    def loader():
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        made.append(0)
+        yield from (1, 2)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        batches(loader())
+    assert len(made) == (times == 1) and signal.getsignal(signal.SIGINT) is handler
+    assert [*batches([1, 2])] == [1, 2] and [*batches([])] == []
 
 
 def hold(folder, told):

@@ -26,7 +26,7 @@ from dmxlib.data import VocalPairs
 from dmxlib.data.on_device import DevicePairs
 from dmxlib.device import prefer_speed
 from dmxlib.errors import InputError
-from dmxlib.reproduce import alone, facts, ignore_signals, seeded_generator, whole
+from dmxlib.reproduce import alone, batches, facts, ignore_signals, seeded_generator, whole
 from dmxlib.training import checkpoints
 from dmxlib.training.log import Log
 from dmxlib.training.muon import Muon
@@ -195,7 +195,7 @@ class Run:
         """Take optimiser steps, and yield after each."""
         losses = []
         while self.step < self.config.max_train_steps:
-            for batch in self.epoch():
+            for batch in batches(self.epoch()):
                 with self.accelerator.accumulate(self.module):
                     loss = self.module(batch, self.generator(len(losses)))
                     self.accelerator.backward(loss)

@@ -114,6 +114,8 @@ def _convert(key, value, kind):
         kind = list if isinstance(value, list) or str(value).startswith("[") else single
     if kind is str and isinstance(value, bool):
         value = "yes" if value else "no"  # a bare no, which YAML reads as false
+    if value == "":  # of a path it would be the current folder
+        raise InputError(f"{key} is empty; give it a value or leave it out.")
     with contextlib.suppress(ValueError, yaml.YAMLError):
         if kind in (bool, list) and isinstance(value, str):
             value = yaml.safe_load(value)

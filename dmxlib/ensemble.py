@@ -58,6 +58,8 @@ class Ensemble(Separator):
             raise InputError(f"guide_share is {guide_share}; choose 0 to 1.")
         if exponent is not None and not 0 < exponent <= 2:  # above it a power of TINY is 0, and silence 0 / 0
             raise InputError(f"exponent is {exponent}; choose more than 0, 2 at most, or none.")
+        if not isinstance(expander, bool):
+            raise InputError(f"expander is {expander!r}; choose true or false.")
         self.separator, self.guide, self.guide_share = separator, guide, guide_share
         self.exponent, self.expander = exponent, expander
 
@@ -72,7 +74,7 @@ class Ensemble(Separator):
         try:
             settings = json.loads(path.read_text())
             names, share = (settings["separator"], settings["guide"]), float(settings["guide_share"])
-            exponent, expander = settings.get("exponent"), bool(settings.get("expander", True))
+            exponent, expander = settings.get("exponent"), settings.get("expander", True)
             exponent = None if exponent is None else float(exponent)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} does not hold separator, guide and guide_share.") from error

@@ -222,8 +222,8 @@ def ignore_signals(worker: int) -> None:
 
 
 def batches(loader) -> Iterator:
-    """The batches of a DataLoader. A Ctrl-C waits for the first, a second one does not: workers that are being
-    made do not ignore it yet and print a traceback each, and so does what is to end them."""
+    """The batches of a DataLoader. A Ctrl-C waits for the first, a second one does not: workers that are
+    being made do not ignore it yet and print a traceback each, and so does what is to end them."""
     waiting, handler = [], signal.getsignal(signal.SIGINT)
 
     def wait(*_):

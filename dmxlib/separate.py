@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from dmxlib import weights
-from dmxlib.errors import InputError, exit_on_input_error, sentence
+from dmxlib.errors import InputError, exit_on_input_error, named, sentence
 
 DEFAULT_MODEL = "ldm-dmx-guided-mini"
 BLOCK_SECONDS = 10  # what is read at once: memory stays flat however long the song is
@@ -106,6 +106,7 @@ def main(argv=None) -> None:
         raise InputError(f"--track is {options.track}; choose 1 or more.")
     if not 0 <= options.seed < 2**64:
         raise InputError(f"--seed is {options.seed}; choose 0 to 2 ** 64 - 1.")
+    named(options.out, "--out")
     load_system.cache_clear()  # the folder may hold another model than at an earlier call
     failed, plan, taken = False, [], set()
     with separating(options) as separated:
@@ -208,17 +209,17 @@ def load_system(name: str, device: str | None, jobs: int):
     """The model on its device, which each of the processes loads once."""
     import torch
 
-    from dmxlib.device import find_device
+    from dmxlib.device import cores, find_device
     from dmxlib.ensemble import load_separator
 
     place = find_device(device)
     if jobs > 1:
-        torch.set_num_threads(max(1, os.cpu_count() // jobs))
+        torch.set_num_threads(max(1, cores() // jobs))
     return load_separator(name).to(place)
 
 
 def expand(tracks: list[str]) -> list[Path]:
-    """Files as they are; folders become the audio files in them."""
+    """Files as they are; folders become the audio files in them. Each song once."""
     from dmxlib.audio import EXTENSIONS
 
     paths = []
@@ -228,7 +229,7 @@ def expand(tracks: list[str]) -> list[Path]:
             paths += sorted(path for path in songs if path.suffix.lower() in EXTENSIONS) or [track]
         else:
             paths.append(track)
-    return paths
+    return [*{os.path.abspath(path): path for path in paths}.values()]
 
 
 def output_paths(track: Path, options, target: str) -> tuple[Path, Path]:

@@ -226,6 +226,8 @@ class VocalUNet1D(Saved, UNet1DModel):
                 f"blocks_per_level are {len(counts)} numbers for {len(widths)} levels, and kernel_size is "
                 f"{kernel_size}; choose one for each, and an odd size."
             )
+        if condition_channels and not 0 <= first_injection < len(widths):  # else it never hears the mixture
+            raise InputError(f"first_injection is {first_injection}; choose 0 to {len(widths) - 1}, a level.")
         shared = (kernel_size, time_channels, sources)
         self.in_block = nn.Conv1d(latent_channels, widths[0], kernel_size, padding=kernel_size // 2)
         self.resamplers_down = nn.ModuleList(

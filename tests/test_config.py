@@ -101,6 +101,7 @@ def test_flags_come_after_the_file(tmp_path):
         ("widths: 3", "widths"),
         ("widths: '[3, 4'", "widths"),
         ("name: [a]", "name"),
+        ("name: ''", "name is empty"),
         ("blocks: many", "blocks: 'many' is not a int"),
         ("name:\n  a: 1", "name"),
         ("limit: x", "limit: 'x' is not a float"),

@@ -118,6 +118,9 @@ def test_folders_of_each_kind_are_loaded(model_folder, bsrnn_folder, tmp_path):
     expected = (separate(ours, refine="wiener").mean(axis=0) + separate(guide)) / 2  # the song is a chunk
     assert np.allclose(separate(without, refine="wiener"), expected, atol=1e-5)
     assert np.allclose(separate(both, refine="wiener"), expand(mixture, expected, RATE), atol=1e-5)
+    (tmp_path / "ensemble.json").write_text(json.dumps(settings | {"expander": "false"}))
+    with pytest.raises(InputError, match="expander is 'false'"):
+        load_separator(tmp_path)
     (tmp_path / "ensemble.json").write_text(json.dumps(settings | {"exponent": 1.5, "expander": False}))
     inside = np.s_[:, :-1024]  # a chunk is longer, so half a window more of it lies over the song's end
     sharper = separate(load_separator(tmp_path), refine="wiener")[inside]
@@ -140,6 +143,12 @@ def test_a_share_out_of_range_is_refused():
 def test_an_exponent_out_of_range_is_refused(exponent):
     with pytest.raises(InputError, match="choose more than 0, 2 at most, or none"):
         Ensemble(Gain(1, 100), Gain(1, 100), 0.5, exponent)
+
+
+@pytest.mark.parametrize("expander", ["false", 0, None])
+def test_an_expander_that_is_neither_on_nor_off_is_refused(expander):
+    with pytest.raises(InputError, match="choose true or false"):
+        Ensemble(Gain(1, 100), Gain(1, 100), 0.5, expander=expander)
 
 
 def test_silence_stays_silence():

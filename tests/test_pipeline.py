@@ -269,8 +269,9 @@ def test_all_tensors_are_on_the_models_device(monkeypatch, extra_channels):
         with torch.device("cuda"):
             seanet = dict(channels=1, dimension=16, n_filters=4, ratios=[5, 4, 4, 4], norm="time_group_norm")
             codec = Codec(sampling_rate=24_000, seanet=seanet | {"lstm": 0}).eval()
-            sizes = dict(fourier_channels=16, time_channels=16, mask_channels=8, attention_from=2)
-            unet = VocalUNet1D(16 + extra_channels, 16, (16, 16, 16), blocks_per_level=1, **sizes)
+            sizes = dict(blocks_per_level=1, first_injection=1, attention_from=2)
+            sizes |= dict(fourier_channels=16, time_channels=16, mask_channels=8)
+            unet = VocalUNet1D(16 + extra_channels, 16, (16, 16, 16), **sizes)
             model = VocalSeparationPipeline(codec, codec.conditioner(), unet, scheduler, chunk_frames=64)
         vocals = model.generate(torch.zeros(2, 1, model.chunk_samples, device=model.device), 1)
     assert model.device.type == vocals.device.type == "cuda" and vocals.shape == (2, 1, 20_480)

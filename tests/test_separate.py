@@ -204,6 +204,12 @@ def test_songs_of_one_name_do_not_overwrite_each_other(run, track, tmp_path):
     assert sf.info(tmp_path / "out" / "tiny" / "song" / "vocals.wav").frames == FRAMES
 
 
+def test_a_song_named_twice_is_separated_once(run, track, tmp_path):
+    again = track.parent / ".." / track.parent.name / track.name
+    code, stdout, stderr = run(track, again, track.parent)
+    assert code == 0 and len(stdout.split()) == 2 and "error" not in stderr
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_songs_side_by_side(run, track, tmp_path, jobs):
     for name in "ab":
@@ -388,6 +394,11 @@ def test_file_in_the_output_folders_place_is_told(run, track, tmp_path):
     (tmp_path / "out").write_text("I am a file")
     one_sentence(run(track), "cannot be written", "choose another folder")
     assert (tmp_path / "out").read_text() == "I am a file"
+
+
+def test_an_empty_name_is_not_the_current_folder(run, track, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one_sentence(run(track, out=""), "--out is empty; name a folder")
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,13 @@ def test_missing_source_is_one_sentence(tmp_path, monkeypatch, arguments, word):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="error: the folder to write to is empty; name a folder."):
+        main(["prepare", "toy", ""])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("arguments", [["prepare", "musdb19", "ready"], ["prepare", "toy"], [], ["paint"]])
 def test_wrong_command_line(capsys, arguments):
     with pytest.raises(SystemExit) as exit:

@@ -427,6 +427,7 @@ def test_a_baseline_without_weights_says_what_to_do(shipped_instglow, name):
         (["mixture", "--data=nowhere"], "nowhere holds no tracks"),
         (["mixture", "--excerpts=0"], "--excerpts is 0; choose 1 or more"),
         (["mixture", "--excerpts=-3"], "--excerpts is -3; choose 1 or more"),
+        (["mixture", "--out="], "--output_dir is empty; name a folder"),
     ],
 )
 def test_bad_calls_are_told_in_one_sentence(toy_root, tmp_path, flags, message):

@@ -22,6 +22,7 @@ SETS = {
     "everything-is-free-stems": "dmxlib.data.sets.album:stems",
     "mir-1k": "dmxlib.data.sets.mir1k:songs",
     "debian": "dmxlib.data.sets.debian:songs",
+    "solo-singing": "dmxlib.data.sets.solo:voices",
     "voicebanks": "dmxlib.data.sets.voicebanks:voices",
 }
 

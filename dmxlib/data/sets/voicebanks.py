@@ -1,4 +1,4 @@
-"""Seven singers' voicebanks for singing synthesis: strings of syllables, each sung on one steady pitch.
+"""Nine singers' voicebanks for singing synthesis: strings of syllables, each sung on one steady pitch.
 
 `python -m dmxlib.data prepare voicebanks DST --source DIR` reads the clones of BANKS in DIR and writes
 `train/voices/<bank>.flac`: each string cleaned and at varispeed along a melody of its own, so that pitch,
@@ -84,6 +84,8 @@ BANKS = (
     ),
     Bank("RyuuseiKang/ibuki", "Ibuki by RyuuseiKang: GPL-2.0"),
     Bank("ErithacusProject/ErithacusVB", "Erithacus by the Erithacus Project: CC BY 4.0"),
+    Bank("kgs233/UTAU-Yuki", "Yuki by kgs233: public domain"),
+    Bank("gansaibow/torone_rei", "Torone Rei by Tatsuya Iwama: MIT"),
 )
 
 

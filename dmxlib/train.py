@@ -10,6 +10,7 @@ from importlib import import_module
 from dmxlib import baselines
 from dmxlib.config import parse_config
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.plots import save_spectrograms
 from dmxlib.training.loop import make_accelerator, train
 
 # Each module offers TrainConfig, a dataclass, and make_training(config, device): a step, its training pairs.
@@ -43,8 +44,8 @@ def chosen(argv=None) -> str:
 
 
 @exit_on_input_error
-def main(argv=None) -> None:
-    """Command line."""
+def main(argv=None, plot=save_spectrograms) -> None:
+    """Command line; `plot` is `dmxlib.training.loop.train`'s."""
     system = chosen(argv)
     module = import_module(TRAINABLE[system])
     options = dict(prog="accelerate launch dmxlib/train.py", description=__doc__)
@@ -52,7 +53,7 @@ def main(argv=None) -> None:
     config.system = system
     accelerator = make_accelerator(config)
     step, training = module.make_training(config, accelerator.device)
-    train(step, training, config, accelerator)
+    train(step, training, config, accelerator, plot)
 
 
 if __name__ == "__main__":

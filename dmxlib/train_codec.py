@@ -8,13 +8,14 @@ from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config, take
 from dmxlib.data import VocalPairs, training_tracks
 from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.plots import save_spectrograms
 from dmxlib.training.codec import CodecStep, CodecTrainConfig, new_codec, sizes
 from dmxlib.training.loop import make_accelerator, train
 
 
 @exit_on_input_error
-def main(argv=None) -> None:
-    """Command line."""
+def main(argv=None, plot=save_spectrograms) -> None:
+    """Command line; `plot` is `dmxlib.training.loop.train`'s."""
     config = parse_config(CodecTrainConfig, argv, prog="python -m dmxlib.train_codec", description=__doc__)
     accelerator = make_accelerator(config)
     if config.train_decoder_only and not config.init:
@@ -31,7 +32,7 @@ def main(argv=None) -> None:
     validation = pairs(held, config.validation_excerpts, frames, seed=1, augmentations=())
     calibration = pairs(kept, config.calibration_excerpts, config.chunk_frames, seed=2, augmentations=())
     dataset = pairs(kept, config.epoch_length, frames, seed=config.seed, augmentations=config.augmentations)
-    train(CodecStep(codec, dataset, validation, calibration, config), dataset, config, accelerator)
+    train(CodecStep(codec, dataset, validation, calibration, config), dataset, config, accelerator, plot)
 
 
 if __name__ == "__main__":

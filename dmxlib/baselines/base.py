@@ -11,7 +11,6 @@ from diffusers.models.modeling_utils import ModelMixin
 from dmxlib.config import setting, take
 from dmxlib.data import PairsConfig, VocalPairs, training_pairs
 from dmxlib.errors import InputError
-from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
 from dmxlib.streaming import Separator, check_target
 from dmxlib.training.loop import TrainerConfig
@@ -128,8 +127,8 @@ class TrainStep(torch.nn.Module):
         """The system's loss of a batch of waves (batch, channels, chunk_samples)."""
         return self.model.loss(*sources(batch), generator)
 
-    def validate(self, picture: Path):
-        """Mean loss on the validation pairs with fixed noise; plots the first one's separation."""
+    def validate(self):
+        """Mean loss on the validation pairs with fixed noise; the first separated, its rate in Hz."""
         device = self.model.device
         pairs = [{key: wave[None].to(device) for key, wave in pair.items()} for pair in self._validation]
         losses = [self(pair, seeded_generator(1, number, device=device)) for number, pair in enumerate(pairs)]
@@ -137,8 +136,7 @@ class TrainStep(torch.nn.Module):
         waves = self.preview(pairs[0], steps, seeded_generator(0, device=device))
         waves = dict(zip(("true vocals", "separated vocals"), waves, strict=True))
         waves = {title: wave[0].cpu().numpy() for title, wave in waves.items()}
-        save_spectrograms(picture, waves, self.model.config.sampling_rate)
-        return {"loss": torch.stack(losses).mean().item()}
+        return {"loss": torch.stack(losses).mean().item()}, waves, self.model.config.sampling_rate
 
     def preview(self, pair, steps, generator):
         """The true and the separated vocals of one pair, each (1, channels, chunk_samples)."""

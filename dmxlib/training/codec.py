@@ -23,7 +23,6 @@ from dmxlib.codec import unit_rms
 from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.config import setting
 from dmxlib.data import AUGMENTATIONS, SongsConfig
-from dmxlib.plots import save_spectrograms
 from dmxlib.training.loop import TrainerConfig
 
 
@@ -108,13 +107,13 @@ class CodecStep(torch.nn.Module):
         """Vocals to validate on (excerpts, channels, T), of unit RMS, on the codec's device."""
         return unit_rms(self._held_out.to(self.codec.device))
 
-    def validate(self, picture):
-        """Loss and median SDR in dB on held-out vocals; plots the first of them."""
+    def validate(self):
+        """Loss and median SDR in dB on held-out vocals; the first of them, and its rate in Hz."""
         wave = self.held_out
         estimate = torch.cat([self.codec.decode(self.codec.encode(excerpt)) for excerpt in wave.split(1)])
         titles = {"vocals": wave[0].cpu().numpy(), "through the codec": estimate[0].cpu().numpy()}
-        save_spectrograms(picture, titles, self.codec.config.sampling_rate)
-        return {"loss": self.loss(estimate, wave).item(), "sdr": median_sdr(wave, estimate)}
+        figures = {"loss": self.loss(estimate, wave).item(), "sdr": median_sdr(wave, estimate)}
+        return figures, titles, self.codec.config.sampling_rate
 
     def save(self, folder):
         """Calibrate the latents and fit the quantiser, where the encoder has learned or the config asks for

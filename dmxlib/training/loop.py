@@ -1,7 +1,8 @@
 """The one training loop: Accelerate, EMA, checkpoints that survive a kill, a JSONL log.
 
 It trains any `torch.nn.Module` whose `forward(batch, generator)` is its loss and that offers
-- `validate(picture) -> dict[str, float]`: figures on fixed excerpts with fixed noise, and a PNG file;
+- `validate() -> (dict[str, float], waves, rate)`: figures on fixed excerpts with fixed noise, and what is
+  plotted of it, as `save_spectrograms` takes it;
 - `save(folder)`: what users load.
 Everything random in a step follows from (seed, step), so a resumed run gives an unbroken one's losses.
 """
@@ -26,6 +27,7 @@ from dmxlib.data import VocalPairs
 from dmxlib.data.on_device import DevicePairs
 from dmxlib.device import prefer_speed
 from dmxlib.errors import InputError
+from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import alone, batches, facts, ignore_signals, seeded_generator, whole
 from dmxlib.training import checkpoints
 from dmxlib.training.log import Log
@@ -106,10 +108,15 @@ def make_accelerator(config: TrainerConfig) -> Accelerator:
     )
 
 
-def train(module: torch.nn.Module, dataset, config: TrainerConfig, accelerator: Accelerator) -> None:
+def train(
+    module: torch.nn.Module, dataset, config: TrainerConfig, accelerator: Accelerator, plot=save_spectrograms
+) -> None:
     """Train `module` on `dataset` for `config.max_train_steps` optimiser steps and save it.
 
     SIGTERM, as schedulers send it before they take a machine away, ends the process with a checkpoint.
+
+    Args:
+        plot: writes a validation's picture, a function as the default is.
 
     Raises InputError where a checkpoint cannot be resumed, another process trains in the folder, or the loss
     stays non-finite.
@@ -118,7 +125,7 @@ def train(module: torch.nn.Module, dataset, config: TrainerConfig, accelerator: 
         if not isinstance(dataset, VocalPairs):
             raise InputError("data_on_device asks for waves; leave latent_cache out.")
         dataset = DevicePairs(dataset, accelerator.device)
-    run = Run(module, dataset, config, accelerator)
+    run = Run(module, dataset, config, accelerator, plot)
     with alone(run.folder, accelerator.is_main_process):
         run.resume()
         with run.stop.heard():
@@ -129,8 +136,8 @@ def train(module: torch.nn.Module, dataset, config: TrainerConfig, accelerator: 
 class Run:
     """One training run and its folder: config.yaml, run.json, log.jsonl, checkpoint-<step>/, model/."""
 
-    def __init__(self, module, dataset, config, accelerator):
-        self.config, self.accelerator, self.dataset = config, accelerator, dataset
+    def __init__(self, module, dataset, config, accelerator, plot=save_spectrograms):
+        self.config, self.accelerator, self.dataset, self.plot = config, accelerator, dataset, plot
         self.folder = Path(config.output_dir)
         self.step = 0
         self.skipped = torch.zeros(2, device=accelerator.device)  # steps that were not finite: all, in a row
@@ -266,7 +273,8 @@ class Run:
         if self.accelerator.is_main_process:
             with self.averaged_weights() as module, torch.no_grad():
                 module.eval()
-                figures = module.validate(self.folder / "samples" / f"step-{self.step:06d}.png")
+                figures, waves, rate = module.validate()
+                self.plot(self.folder / "samples" / f"step-{self.step:06d}.png", waves, rate)
                 module.train()
         self.accelerator.wait_for_everyone()
         return {f"validation_{name}": value for name, value in figures.items()}

@@ -6,7 +6,6 @@ of its own (dmxlib/training/decoded.py).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from dmxlib.errors import InputError
 from dmxlib.latents import CachedPairs, checksum, pairs_of
 from dmxlib.metrics import si_sdr
 from dmxlib.pipeline import VocalSeparationPipeline
-from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import seeded_generator
 from dmxlib.training.loop import TrainerConfig
 from dmxlib.unet import VocalUNet1D
@@ -115,9 +113,9 @@ class TrainStep(torch.nn.Module):
         """The loss of one pair, with what `encode` gives for it: the v loss at eight t."""
         return v_loss(self.unet, *(tensor.expand(8, -1, -1) for tensor in encoded), generator)
 
-    def validate(self, picture: Path):
+    def validate(self):
         """Mean loss on the validation pairs with fixed noise, and the median SI-SDR in dB of what is sampled
-        for them against the true latents, both decoded; plots the first."""
+        for them against the true latents, both decoded; the first pair's waves, and their rate in Hz."""
         device, losses, si_sdrs = next(self.parameters()).device, [], []
         for number, item in enumerate(self._validation):
             batch = {key: value[None].to(device) for key, value in item.items()}
@@ -129,9 +127,9 @@ class TrainStep(torch.nn.Module):
             waves = codec.decode(torch.cat([latents, sampled])[:, : codec.dimension]).cpu().numpy()
             si_sdrs.append(si_sdr(*waves))
             if number == 0:
-                titles = dict(zip(("true latents", "sampled latents"), waves, strict=True))
-                save_spectrograms(picture, titles, self.pipeline.codec.config.sampling_rate)
-        return {"loss": torch.stack(losses).mean().item(), "si_sdr": float(np.median(si_sdrs))}
+                first = dict(zip(("true latents", "sampled latents"), waves, strict=True))
+        figures = {"loss": torch.stack(losses).mean().item(), "si_sdr": float(np.median(si_sdrs))}
+        return figures, first, self.pipeline.sampling_rate
 
     def save(self, folder):
         """Save the pipeline."""

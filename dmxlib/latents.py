@@ -71,13 +71,16 @@ def checksum(encoder: Conditioner) -> str:
     return digest.hexdigest()
 
 
-def build_cache(config: LatentConfig, quiet: bool = False) -> None:
+def build_cache(config: LatentConfig, quiet: bool = False, state: PartialState | None = None) -> None:
     """Write the shards that are missing.
+
+    Args:
+        state: which of the processes that share the work this one is; None asks Accelerate.
 
     Raises InputError where the folder holds a cache of other settings, or another process makes one there.
     """
-    # each process of `accelerate launch` makes its share of the shards
-    state, folder = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")), Path(config.output_dir)
+    folder = Path(config.output_dir)
+    state = state or PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     with alone(folder, state.is_main_process):
         _build(config, folder, state, quiet)
         state.wait_for_everyone()  # the folder is all processes' as long as one of them writes

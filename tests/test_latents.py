@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import make_codec
 from safetensors.torch import save_file
+from torch.nn.modules.module import register_module_forward_hook
 
 from dmxlib import latents
 from dmxlib.errors import InputError
@@ -18,12 +19,14 @@ from dmxlib.reproduce import alone
 
 
 @pytest.fixture(scope="module")
-def config(toy_root, model_folder, tmp_path_factory):
-    """A finished cache of five pairs in three shards, and two to validate."""
+def config(toy_root, tiny_codec, tmp_path_factory):
+    """A finished cache of five pairs in three shards, and two to validate, of a codec of its own."""
+    folder = tmp_path_factory.mktemp("latents")
+    tiny_codec.save_pretrained(folder / "codec")
     config = LatentConfig(
         data_root=str(toy_root),
-        codec=str(model_folder / "codec"),
-        output_dir=str(tmp_path_factory.mktemp("latents") / "cache"),
+        codec=str(folder / "codec"),
+        output_dir=str(folder / "cache"),
         pairs=5,
         shard_size=2,
         chunk_frames=64,
@@ -83,7 +86,7 @@ def test_deleted_shard_is_rebuilt_identically_and_others_stay(config, folder):
     (folder / ".000004.part1.safetensors").unlink()
 
 
-def test_processes_share_the_shards(config, folder, tmp_path, monkeypatch):
+def test_processes_share_the_shards(config, folder, tmp_path):
     shared = replace(config, output_dir=str(tmp_path / "shared"))
     made = []
     for index in (1, 0):
@@ -91,17 +94,18 @@ def test_processes_share_the_shards(config, folder, tmp_path, monkeypatch):
             process_index=index, num_processes=2, device="cpu", is_main_process=not index
         )
         process.wait_for_everyone = lambda: None
-        monkeypatch.setattr(latents, "PartialState", lambda process=process, **_: process)
-        build_cache(shared, quiet=True)
+        build_cache(shared, quiet=True, state=process)
         made.append({path.name for path in (tmp_path / "shared").glob("*.safetensors")})
     assert len(made[0]) == len(SHARDS) // 2 and made[1] == {*SHARDS}
     for name in SHARDS:
         assert (tmp_path / "shared" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_finished_cache_encodes_nothing(config, monkeypatch):
-    monkeypatch.setattr(latents, "encode_batch", None)
-    build_cache(config, quiet=True)
+def test_finished_cache_encodes_nothing(config):
+    called = []
+    with register_module_forward_hook(lambda module, *_: called.append(module)):
+        build_cache(config, quiet=True)
+    assert called == []
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"pairs": 6}, {"chunk_frames": 32}])
@@ -111,13 +115,15 @@ def test_other_settings_are_refused(config, folder, change):
     assert json.loads((folder / "cache.json").read_text())["pairs"] == 5
 
 
-def test_codec_that_was_trained_further_is_refused(config, monkeypatch):
+def test_codec_that_was_trained_further_is_refused(config, tiny_codec):
     codec = make_codec(24_000)
     with torch.no_grad():
         next(codec.encoder.parameters())[0] += 0.01
-    monkeypatch.setattr(latents, "load_codec", lambda name: codec)
+    codec.save_pretrained(config.codec)
     with pytest.raises(InputError, match="other settings"):
         build_cache(config, quiet=True)
+    tiny_codec.save_pretrained(config.codec)
+    build_cache(config, quiet=True)
 
 
 def test_checksum_follows_what_latents_depend_on(tiny_codec):

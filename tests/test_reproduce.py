@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from tqdm import tqdm
 
-from dmxlib.errors import InputError, exit_on_input_error
+from dmxlib.errors import InputError, exit_on_input_error, unwritable
 from dmxlib.reproduce import alone, batches, facts, git_commit, together, whole
 
 
@@ -77,16 +77,20 @@ def test_files_that_belong_together_appear_together(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.csv": "new", "b.csv": "new"}
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_what_a_library_says_of_a_full_disk_is_asked_of_the_system(tmp_path, monkeypatch, code):
-    def refuse(*_):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr("dmxlib.reproduce._try_to_write", refuse)
-    told = rf"a.wav cannot be written \({os.strerror(code).lower()}.*\); choose another folder\.$"
-    with pytest.raises(InputError, match=told) as caught, whole(tmp_path / "a.wav", 2e6):
+def test_what_a_library_says_of_a_full_disk_is_asked_of_the_system(tmp_path):
+    told = r"a.wav cannot be written \(no space left on device, 2.0 MB are needed\); choose another folder\.$"
+    with pytest.raises(InputError, match=told), whole(tmp_path / "a.wav", 2e6) as part:
+        part.symlink_to("/dev/full")
         raise RuntimeError("System error.")
-    assert ("2.0 MB are needed" in str(caught.value)) == (code != errno.EROFS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_what_the_system_says_of_a_full_disk_is_told(code):
+    told = str(unwritable("a.wav", OSError(code, os.strerror(code)), 2e6))
+    assert told.startswith(f"a.wav cannot be written ({os.strerror(code).lower()}")
+    assert told.endswith("); choose another folder.")
+    assert ("2.0 MB are needed" in told) == (code != errno.EROFS)
 
 
 def test_what_a_killed_process_left_behind_goes_and_what_another_writes_stays(tmp_path):

@@ -172,7 +172,7 @@ def _runs(process: int) -> bool:
 
 
 def _remove(part: Path) -> None:
-    if part.is_dir():
+    if os.path.isdir(part):  # a name that is too long is none
         shutil.rmtree(part)
     with contextlib.suppress(OSError):  # already renamed, or never made
         part.unlink()

@@ -93,6 +93,12 @@ def test_what_the_system_says_of_a_full_disk_is_told(code):
     assert ("2.0 MB are needed" in told) == (code != errno.EROFS)
 
 
+def test_a_name_that_is_too_long_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"/a+\.wav cannot be written \(file name too long\)"):
+        with whole(tmp_path / f"{300 * 'a'}.wav") as part:
+            part.write_text("")
+
+
 def test_what_a_killed_process_left_behind_goes_and_what_another_writes_stays(tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -374,6 +374,11 @@ def test_unknown_model_is_told(run, track, tmp_path, name, jobs):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_loop_of_links_as_a_model_is_told(run, track, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    one_sentence(run(track, name=tmp_path / "loop"), "loop")
+
+
 def test_checkpoint_with_a_missing_file_is_told(run, track, model_folder, tmp_path):
     copy = shutil.copytree(model_folder, tmp_path / "copy")
     (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink()

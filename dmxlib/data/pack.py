@@ -15,6 +15,7 @@ alone and with the band, 3.4 s at 24 kHz mono:
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,8 @@ def pack(roots: list, destination, size: float, mono: bool = False) -> None:
 
     Raises InputError where the size is too small, a folder is there already, or another process writes there.
     """
-    folders = {Path(destination) / Path(root).resolve().name: Path(root) for root in roots}
+    names = {root: os.path.basename(os.path.realpath(root)) for root in roots}  # of a loop of links too
+    folders = {Path(destination) / name: Path(root) for root, name in names.items()}
     for folder in folders:
         if folder.exists() or len(folders) < len(roots):
             raise InputError(f"{folder} would be written twice; remove it or name another folder.")

@@ -62,6 +62,12 @@ def test_songs_come_back_as_they_were(songs, tmp_path):
         data.load_tracks(folder, "test")
 
 
+def test_a_loop_of_links_is_told(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SystemExit, match="^error: [^\n]*loop holds no tracks[^\n]*$"):
+        main(["pack", str(tmp_path / "loop"), str(tmp_path / "out")])
+
+
 def test_a_pack_is_trained_and_validated_on(songs, tmp_path):
     folder = packed(songs, tmp_path, "--size", "1MB", "--mono")
     (kept,), (held,) = data.training_tracks(folder, 1)

@@ -19,6 +19,7 @@ import os
 import pickle
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -284,6 +285,14 @@ def damaged_song():
             file.write(wave.T)
 
 
+def made_song(spoil):
+    """A song's folder without a space in its name, then the rest."""
+    return lambda: (os.rename("toy/train/song 0", "toy/train/song0"), spoil())
+
+
+OTHER_CODEC = other_version(
+    "tiny/codec/config.json", seanet=dict(channels=1, dimension=8, ratios=[4, 2], norm="time_group_norm")
+)
 # command, what is wrong, arguments, what is done to the folder before
 INPUTS = [
     ("separate", "no such song", f"none.wav {SEPARATE}", None),
@@ -315,9 +324,11 @@ INPUTS = [
     ("separate", "32-bit float flac", f"song.wav --flac --float32 {SEPARATE}", None),
     ("separate", "a device that is none", f"song.wav -d abacus {SEPARATE}", None),
     ("separate", "a Mac's device elsewhere", f"song.wav -d mps {SEPARATE}", None),
+    ("separate", "a folder without a name", f"song.wav {SEPARATE}".replace("-o out", "--out="), None),
     ("separate", "a file in the folder's place", f"song.wav {SEPARATE}", text("out")),
     ("separate", "a folder of the system's", f"song.wav {SEPARATE.replace('out', '/sys/out')}", None),
     ("separate", "a file as a model", "song.wav -n song.wav -o out", None),
+    ("separate", "a loop of links as a model", "song.wav -n loop -o out", loop()),
     ("separate", "a model without its weights", f"song.wav {SEPARATE}", lambda: os.unlink(UNET)),
     ("separate", "half of a model's weights", f"song.wav {SEPARATE}", half(UNET)),
     ("separate", "another model's weights", f"song.wav {SEPARATE}", other(UNET)),
@@ -354,9 +365,18 @@ INPUTS = [
         HUB,
         repository(lambda: (pickled(UNET)(), os.rename(UNET, UNET.replace("safetensors", "bin")))),
     ),
+    (
+        "hub",
+        "config.json of another version",
+        HUB,
+        repository(other_version("tiny/unet/config.json", level_channels=[8, 8])),
+    ),
     ("hub", "code of its own", HUB, repository(with_code)),
+    ("hub", "a loop of links to write to", HUB, lambda: (repository()(), loop("out")())),
     ("hub", "model_index.json that is none", HUB, repository(text("tiny/model_index.json", "{"))),
     ("demo", "a folder that is no song", "toy", None),
+    ("demo", "a loop of links", "loop", loop()),
+    ("demo", "a loop of links to write to", "toy/train/song0", made_song(loop("separated"))),
     (
         "demo",
         "half a song",
@@ -368,15 +388,19 @@ INPUTS = [
     ("data", "a loop of links as the source", "prepare folder out --source loop", loop()),
     ("data", "a loop of links to write to", PREPARE, loop("out")),
     ("data", "an option of another set", "prepare toy out --split huang", None),
+    ("data", "a folder without a name", PREPARE.replace("out", "''"), None),
     ("data", "half a song in the source", PREPARE, half("toy/train/song 0/vocals.wav")),
     ("pack", "no data", "pack none out", None),
     ("pack", "a size that is too small", f"{PACK} --size 0.01MB", None),
     ("pack", "a folder that is there", PACK, text("out/toy/pack.json", "[]")),
+    ("pack", "a loop of links as the data", PACK.replace("toy", "loop"), loop()),
+    ("pack", "a folder without a name", PACK.replace("out", "''"), None),
     ("pack", "half a song", PACK, half("toy/train/song 0/vocals.wav")),
     ("pack", "a loop of links to write to", PACK, loop("out")),
     ("latents", "no data", LATENTS.replace("toy", "none"), None),
     ("latents", "a loop of links as the data", LATENTS.replace("toy", "loop"), loop()),
     ("latents", "a loop of links to write to", LATENTS, loop("out")),
+    ("latents", "a folder without a name", LATENTS.replace("=out", "="), None),
     ("latents", "a codec that is none", LATENTS.replace("tiny/codec", "none"), None),
     ("latents", "the official codec without a network", LATENTS.replace("tiny/codec", "48khz"), None),
     ("latents", "half of the codec's weights", LATENTS, half(CODEC_WEIGHTS)),
@@ -387,10 +411,7 @@ INPUTS = [
         "latents",
         "a codec's config.json of another version",
         LATENTS,
-        other_version(
-            "tiny/codec/config.json",
-            seanet=dict(channels=1, dimension=8, ratios=[4, 2], norm="time_group_norm"),
-        ),
+        OTHER_CODEC,
     ),
     ("latents", "an unknown augmentation", f"{LATENTS} --augmentations=[reverb]", None),
     ("latents", "a cache of other settings", LATENTS, text("out/cache.json", "{}")),
@@ -402,6 +423,7 @@ INPUTS = [
     ("train", "a learning rate that is none", f"{TRAIN} --learning_rate=nan", None),
     ("train", "no item in a batch", f"{TRAIN} --train_batch_size=0", None),
     ("train", "no level", f"{TRAIN} --level_channels=[]", None),
+    ("train", "a first injection beyond the levels", f"{TRAIN} --first_injection=3", None),
     ("train", "frames that the levels cannot halve", f"{TRAIN} --chunk_frames=65", None),
     ("train", "a checkpoint every 0 steps", f"{TRAIN} --checkpointing_steps=0", None),
     ("train", "an unknown system", f"{TRAIN} --system=spleeter", None),
@@ -417,7 +439,21 @@ INPUTS = [
         f"{TRAIN} --pretrained_model_name_or_path=tiny",
         half(UNET),
     ),
+    (
+        "train",
+        "a pickle under their name to go on from",
+        f"{TRAIN} --pretrained_model_name_or_path=tiny",
+        pickled(UNET),
+    ),
+    (
+        "train",
+        "config.json of another version to go on from",
+        f"{TRAIN} --pretrained_model_name_or_path=tiny",
+        other_version("tiny/unet/config.json", level_channels=[8, 8]),
+    ),
     ("train", "a folder that holds a run", TRAIN, trained()),
+    ("train", "a folder without a name", TRAIN.replace("=out", "="), None),
+    ("train", "a loop of links as the data", TRAIN.replace("=toy", "=loop"), loop()),
     ("train", "a loop of links to write to", TRAIN, loop("out")),
     ("train", "a file as a checkpoint", f"{TRAIN} --resume_from_checkpoint=song.wav", None),
     ("train", "half of a checkpoint's optimiser", RESUME, trained(half("out/checkpoint-4/optimizer.pt"))),
@@ -428,6 +464,10 @@ INPUTS = [
     ("train_codec", "nobody sings", CODEC, silent_data),
     ("train_codec", "a decoder of no codec", f"{CODEC} --train_decoder_only=yes", None),
     ("train_codec", "a codec without codebooks", f"{CODEC} --init=tiny/codec", None),
+    ("train_codec", "a codec's pickled weights", f"{CODEC} --init=tiny/codec", pickled(CODEC_WEIGHTS)),
+    ("train_codec", "a codec's config.json of another version", f"{CODEC} --init=tiny/codec", OTHER_CODEC),
+    ("train_codec", "a folder without a name", CODEC.replace("=out", "="), None),
+    ("train_codec", "a loop of links as the data", CODEC.replace("=toy", "=loop"), loop()),
     ("train_codec", "a loop of links to write to", CODEC, loop("out")),
     ("evaluation", "an unknown system", EVALUATION.replace("mixture", "spleeter"), None),
     ("evaluation", "no data", EVALUATION.replace("toy", "none"), None),
@@ -441,12 +481,26 @@ INPUTS = [
     ),
     (
         "evaluation",
+        "a pickle under their name",
+        f"{EVALUATION} --model bsrnn".replace("mixture", "bsrnn"),
+        pickled(BSRNN),
+    ),
+    (
+        "evaluation",
+        "config.json of another version",
+        f"{EVALUATION} --model bsrnn".replace("mixture", "bsrnn"),
+        other_version("bsrnn/config.json", layers=3),
+    ),
+    (
+        "evaluation",
         "official weights without a network",
         f"{EVALUATION} --model torchaudio:HDEMUCS_HIGH_MUSDB".replace("mixture", "hdemucs"),
         None,
     ),
     ("evaluation", "a run.json that is none", EVALUATION, text("out/run.json", "{")),
     ("evaluation", "a rows.csv of something else", EVALUATION, text("out/rows.csv", "a,b\n1,2\n")),
+    ("evaluation", "a folder without a name", EVALUATION.replace("_dir out", "_dir="), None),
+    ("evaluation", "a loop of links as the data", EVALUATION.replace("toy", "loop"), loop()),
     ("evaluation", "a loop of links to write to", EVALUATION, loop("out")),
     ("make", "no estimates", MAKE.replace("estimates", "none"), None),
     ("make", "one system", MAKE.replace("a b", "a"), None),
@@ -458,9 +512,11 @@ INPUTS = [
         MAKE,
         lambda: sf.write("estimates/a/song 2/vocals.wav", np.zeros((4 * RATE, 2)), RATE),
     ),
+    ("make", "a loop of links as the data", MAKE.replace("toy", "loop"), loop()),
     ("make", "a loop of links to write to", MAKE, loop("out")),
     ("serve", "a folder that is no test", "serve toy", None),
     ("serve", "a key.json that is none", "serve test --port 0", text("test/key.json", "[1")),
+    ("serve", "a loop of links", "serve loop", loop()),
     ("serve", "a test without its page", "serve test --port 0", lambda: shutil.rmtree("test/page")),
     ("serve", "an address that is none", "serve test --host 1.2.3.4 --port 0", None),
     ("serve", "a port that is none", "serve test --port 99999", None),
@@ -475,12 +531,15 @@ INPUTS = [
     ),
     ("analyse", "half of a listener's results", ANALYSE, half(f"test/results/{0:032x}.json")),
     ("analyse", "no key", f"{ANALYSE} --key none.json", None),
+    ("analyse", "a loop of links as results", "analyse loop", loop()),
     ("analyse", "a loop of links to write to", ANALYSE, loop("out")),
     ("notebooks", "an unknown notebook", "99_none", None),
     ("notebooks", "a data set that is not there", "data", None),
     ("notebooks", "a model that is not there", "model", None),
     ("notebooks", "a cell that refuses its input", "refuses", None),
+    ("notebooks", "a loop of links to write to", "works", loop("out")),
     ("report", "a folder without results", "", lambda: shutil.rmtree("results")),
+    ("report", "a loop of links", "", lambda: (shutil.rmtree("results"), loop("results")())),
     ("report", "a log that is none", "", text("results/training/run/log.jsonl", "step 1\nstep 2\n")),
     (
         "report",
@@ -825,6 +884,15 @@ def served_twice(command, arguments):
     return " ".join(map(str, codes)), answers[2][1].get("error", ""), f"{len(before)} → {len(files())}", good
 
 
+def served_early(command, arguments):
+    """A second after 1970 began."""
+    before = files()
+    with serving(hurt=clock_set_back) as (_, send):
+        status, _ = send()
+    after = files()
+    return status, "", f"{len(before)} → {len(after)}", status == 200 and after - before == {str(SENT)}
+
+
 def served_on(options, room, filled=0):
     """A file system without room, or that nothing may be written to."""
 
@@ -877,8 +945,9 @@ def two_songs():
     shutil.copy("song.wav", "again.wav")
 
 
-def with_two_songs(fault):
-    return lambda command, arguments: (two_songs(), fault(command, arguments))[1]
+def prepared(before, fault):
+    """A fault in a folder that something is done to first."""
+    return lambda command, arguments: (before(), fault(command, arguments))[1]
 
 
 SIX_STEPS = RESUME.replace("steps=4", "steps=6")
@@ -892,13 +961,22 @@ FAULTS = [
         "separate",
         "Ctrl-C anywhere, two processes",
         JOBS,
-        with_two_songs(functools.partial(interrupted_anywhere, shares=(0.7,))),
+        prepared(two_songs, functools.partial(interrupted_anywhere, shares=(0.7,))),
     ),
     ("separate", "a process that dies", JOBS, once(dying_process, two_songs)),
     ("separate", "two calls into one folder", f"song.wav {SEPARATE}", side_by_side),
     ("separate", "the clock set back", f"song.wav {SEPARATE}", once(clock_set_back, None, 0)),
     ("separate", "memory for one chunk, not four", LONG, once(short_of_memory(1), long_song, 0)),
     ("separate", "memory for no chunk", LONG, once(short_of_memory(0), long_song)),
+    ("hub", "two calls into one folder", HUB, prepared(repository(), side_by_side)),
+    ("hub", "the clock set back", HUB, once(clock_set_back, repository(), 0)),
+    (
+        "demo",
+        "two calls into one folder",
+        "toy/train/song0",
+        prepared(made_song(lambda: None), side_by_side),
+    ),
+    ("demo", "the clock set back", "toy/train/song0", once(clock_set_back, made_song(lambda: None), 0)),
     ("data", "a full disk", PREPARE, full_disk),
     ("data", "a read-only disk", PREPARE, read_only),
     ("data", "kill -9 at each of its writes", PREPARE, killed),
@@ -910,6 +988,7 @@ FAULTS = [
     ("pack", "kill -9 at each of its writes", PACK, killed),
     ("pack", "Ctrl-C at every fifth of its writes", PACK, interrupted),
     ("pack", "two processes in one folder", PACK, two_processes),
+    ("pack", "the clock set back", PACK, once(clock_set_back, None, 0)),
     ("latents", "a full disk", LATENTS, full_disk),
     ("latents", "a read-only disk", LATENTS, read_only),
     ("latents", "kill -9 at each of its writes", LATENTS, killed),
@@ -947,6 +1026,7 @@ FAULTS = [
         interrupted,
     ),
     ("train_codec", "two processes in one folder", CODEC, two_processes),
+    ("train_codec", "the clock set back", CODEC, once(clock_set_back, None, 0)),
     ("train_codec", "a worker that dies", f"{CODEC} --dataloader_num_workers=1", once(dying_worker)),
     ("evaluation", "a full disk", f"{EVALUATION} --keep out/kept", full_disk),
     ("evaluation", "a read-only disk", EVALUATION, read_only),
@@ -960,16 +1040,19 @@ FAULTS = [
     ("make", "kill -9 at each of its writes", MAKE, killed),
     ("make", "Ctrl-C at every fifth of its writes", MAKE, interrupted),
     ("make", "two processes in one folder", MAKE, side_by_side),
+    ("make", "the clock set back", MAKE, once(clock_set_back, None, 0)),
     ("serve", "a full disk", "", served_on("", "900k")),
     ("serve", "a read-only disk", "", served_on("ro", "9M")),
     ("serve", "kill -9 at each write of a save", "", served_killed),
     ("serve", "Ctrl-C", "", served_interrupted),
     ("serve", "two servers, one listener", "", served_twice),
+    ("serve", "the clock set back", "", served_early),
     ("analyse", "a full disk", ANALYSE, functools.partial(full_disk, room="16k")),
     ("analyse", "a read-only disk", ANALYSE, read_only),
     ("analyse", "kill -9 at each of its writes", ANALYSE, killed),
     ("analyse", "Ctrl-C at every fifth of its writes", ANALYSE, interrupted),
     ("analyse", "two processes in one folder", ANALYSE, side_by_side),
+    ("analyse", "the clock set back", ANALYSE, once(clock_set_back, None, 0)),
     (
         "notebooks",
         "a full disk",
@@ -981,11 +1064,13 @@ FAULTS = [
     ("notebooks", "Ctrl-C anywhere", "works", interrupted_anywhere),
     ("notebooks", "a kernel that dies", "dies", once(None)),
     ("notebooks", "two processes in one folder", "works", side_by_side),
+    ("notebooks", "the clock set back", "works", once(clock_set_back, None, 0)),
     ("report", "a full disk", "", functools.partial(full_disk, room="24k", inside=results_there(9000))),
     ("report", "a read-only disk", "", functools.partial(read_only, inside=results_there())),
     ("report", "kill -9 at each of its writes", "", killed),
     ("report", "Ctrl-C at every fifth of its writes", "", interrupted),
     ("report", "two processes in one folder", "", side_by_side),
+    ("report", "the clock set back", "", once(clock_set_back, None, 0)),
 ]
 
 
@@ -1010,7 +1095,7 @@ def start(command, arguments: str, hurt=None, told="told.txt") -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if hurt:
             hurt()
-        main(*[arguments.split()] if command != "report" else [], **given)
+        main(*[shlex.split(arguments)] if command != "report" else [], **given)
         code = 0
     except SystemExit as exit:
         code = exit.code if isinstance(exit.code, int) else 1

@@ -1156,6 +1156,7 @@ CASES = [("bad input", *case) for case in INPUTS] + [("fault", *case) for case i
 
 def tried(base: Path, cases: list):
     """A row of each bad input and fault."""
+    commit = reproduce.git_commit()
     for kind, command, wrong, arguments, how in cases:
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(base, folder, dirs_exist_ok=True)
@@ -1171,12 +1172,12 @@ def tried(base: Path, cases: list):
                 change = f"{len(before)} → {len(after)}"
                 good = code == 1 and one_sentence(line) and before == after and not Path("opened").exists()
             os.chdir("/")
-        row = [kind, command, wrong, line, code, change, "" if good else "falls short"]
+        row = [kind, command, wrong, line, code, change, "" if good else "falls short", commit]
         print(*row, sep=" | ", flush=True)
         yield list(map(str, row))
 
 
-COLUMNS = ["kind", "command", "what", "line", "code", "files", "verdict"]
+COLUMNS = ["kind", "command", "what", "line", "code", "files", "verdict", "commit"]
 TITLES = {"data": "data prepare", "pack": "data pack"} | {
     name: f"listening {name}" for name in ("make", "serve", "analyse")
 }
@@ -1203,18 +1204,19 @@ def write(row: list) -> None:
     text = "# Nothing lost: bad inputs and faults\n\n"
     counts = [sum(row[0] == kind for row in rows) for kind in ("bad input", "fault")]
     short = sum(bool(row[6]) for row in rows)
+    commits = ", ".join(sorted({row[7] for row in rows}))
     text += (
         f"{counts[0]} bad inputs and {counts[1]} faults were tried, {short} fell short. A bad input has to\n"
         "be told in one sentence, with exit code 1 and no file more or less; after a fault nothing is half\n"
-        "written. Made by `python tests/faults.py`; files are those of the folder that each was tried in,\n"
-        "before and after. Of the server the code is the HTTP status.\n"
+        f"written. Made by `python tests/faults.py` at commit {commits}; files are those of the\n"
+        "folder that each was tried in, before and after. Of the server the code is the HTTP status.\n"
     )
     for kind, title in (("bad input", "Bad inputs"), ("fault", "Faults")):
         text += f"\n## {title}\n\n| command | what | the line that came | code | files | |\n"
         text += "|---|---|---|---|---|---|\n"
         for row in rows:
             if row[0] == kind:
-                cells = [TITLES.get(row[1], row[1]), *row[2:]]
+                cells = [TITLES.get(row[1], row[1]), *row[2:7]]
                 text += "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
     (RESULTS / "table.md").write_text(text)
 

@@ -95,14 +95,15 @@ def voiced_excerpts(
         yield Passage(track, int(start) * size, length * size)
 
 
-def choose(tracks: list[Track], count: int, seconds: float, seed: int) -> list[Passage]:
+def choose(tracks: list[Track], count: int, seconds: float, seed: int, voiced=voiced_tenths) -> list[Passage]:
     """`count` voiced excerpts, one a track in random order, then a second one of each, and so on.
 
     All equally long, and shorter than `seconds` only where the tracks do not hold enough of that length.
+    `voiced` is as `voiced_excerpts` takes it.
 
     Raises InputError where even a third of it is too long.
     """
-    voiced = cache(voiced_tenths)  # slow, and the same for every length
+    voiced = cache(voiced)  # slow, and the same for every length
     for share in SHARES:
         generator = np.random.default_rng(seed)
         order = generator.permutation(len(tracks))
@@ -178,11 +179,21 @@ def token() -> str:
     return f"x{secrets.token_hex(4)}"
 
 
-def make(estimates: Path, destination: Path, data_root, systems, recordings=6, seconds=30.0, seed=0) -> dict:
+def make(
+    estimates: Path,
+    destination: Path,
+    data_root,
+    systems,
+    recordings=6,
+    seconds=30.0,
+    seed=0,
+    voiced=voiced_tenths,
+) -> dict:
     """Make a test in the new folder `destination` and return its key.
 
     `page/` is what listeners may see, `webmushra/` the same for webMUSHRA; `key.json` says whose each sample
-    is, README.md what was made. The last excerpt chosen is for training: its ratings do not count.
+    is, README.md what was made. The last excerpt chosen is for training: its ratings do not count. `voiced`
+    is as `voiced_excerpts` takes it.
 
     Raises InputError for folders, systems, songs or numbers that cannot be used; then nothing is made.
     """
@@ -193,7 +204,7 @@ def make(estimates: Path, destination: Path, data_root, systems, recordings=6, s
     if destination.exists():
         raise InputError(f"{destination} exists already; name a new folder.")
     tracks = separated_tracks(estimates, systems, data_root)
-    excerpts = choose(tracks, recordings + 1, seconds, seed)
+    excerpts = choose(tracks, recordings + 1, seconds, seed, voiced)
     waves, items, samples = {}, [], {}
     for excerpt in tqdm(excerpts, desc="read", unit="excerpt", disable=None):
         item = {"id": token(), "reference": token(), "samples": []}

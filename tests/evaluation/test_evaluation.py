@@ -326,15 +326,19 @@ def test_a_baseline_is_loaded_and_refined_like_ldm_dmx(shipped_instglow, made):
 
 
 @pytest.fixture
-def separated(shipped_instglow, monkeypatch):
-    """Of each separation by InstGlow, which halves the mixture instead, whether autocast was on."""
+def separated(monkeypatch):
+    """Of each separation by what stands in InstGlow's row, half of the mixture, whether autocast was on."""
     separated = []
 
-    def stream(self, blocks, *args, **kwargs):
+    def half(track, steps=None):
         separated.append(torch.is_autocast_enabled("cpu"))
-        return ((mixture, mixture / 2) for mixture in blocks)
+        return track.mixture() / 2
 
-    monkeypatch.setattr(baselines.load("instglow"), "stream", stream)
+    def build(options):
+        return systems.System(half, steps=options.steps or 150, bandwidth=11_025)
+
+    row = replace(systems.SYSTEMS["instglow"], build=build)
+    monkeypatch.setitem(systems.SYSTEMS, "instglow", row)
     return separated
 
 

@@ -6,9 +6,7 @@ Files take these by `pytest_plugins`: a second conftest.py would hide the first.
 import pytest
 from made_listening import BANDS, Server, loud, separate_all
 
-from dmxlib import metrics
-from dmxlib.listening import __main__ as command
-from dmxlib.listening import results
+from dmxlib.listening import make, results
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +20,7 @@ def estimates(toy_root, tmp_path_factory):
 def package(toy_root, estimates, tmp_path_factory):
     """A test of two systems, two excerpts of 1.2 s and one for practice, all of the one toy song."""
     folder = tmp_path_factory.mktemp("package") / "test"
-    options = ["--data_root", toy_root, "--systems", *BANDS, "--recordings", 2, "--seconds", 1.2]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "voiced_mask", loud)
-        command.main(["make", *map(str, [estimates, folder, *options])])
+    make.make(estimates, folder, toy_root, list(BANDS), recordings=2, seconds=1.2, voiced=loud)
     return folder
 
 

@@ -1,5 +1,8 @@
 """Mean opinion scores: intervals that cover, tests that find what is there and little else."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas
 import pytest
@@ -8,7 +11,6 @@ from scipy import stats
 
 from dmxlib.listening import __main__ as command
 from dmxlib.listening import analyse, results
-from dmxlib.metrics import external
 
 pytest_plugins = ["listening_fixtures"]
 
@@ -154,7 +156,10 @@ def test_listening_analyse_writes_table_three(package, key, tmp_path, capsys):
 
 
 def test_listening_proxy_is_named_so(package, key, monkeypatch, capsys):
-    monkeypatch.setattr(external, "dnsmos", lambda wave, rate: {"sig": 1 + wave.shape[1] / rate, "bak": 3.0})
+    def run(wave, rate):
+        return {"sig_mos": 1 + len(wave) / rate, "bak_mos": 3.0, "ovrl_mos": 2.0, "p808_mos": 2.0}
+
+    monkeypatch.setitem(sys.modules, "speechmos", SimpleNamespace(dnsmos=SimpleNamespace(run=run)))
     command.main(["proxy", str(package)])
     text = capsys.readouterr().out
     assert text.startswith("# Proxy, not listeners: DNSMOS") and "| broad | 2.20 | 3.00 |" in text

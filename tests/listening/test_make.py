@@ -12,7 +12,7 @@ import yaml
 from made_listening import BANDS, RATE, killed_at, loud, separate_all
 from scipy.signal import correlate
 
-from dmxlib import audio, metrics
+from dmxlib import audio
 from dmxlib.data import load_tracks
 from dmxlib.errors import InputError
 from dmxlib.evaluation.systems import SYSTEMS
@@ -35,9 +35,8 @@ def write_song(root, name, sung, seconds=12, rng=None):
 
 
 @pytest.fixture
-def songs(tmp_path, monkeypatch):
+def songs(tmp_path):
     """Three made songs, sung throughout, in their last third, and never."""
-    monkeypatch.setattr(metrics, "voiced_mask", loud)
     root = tmp_path / "songs"
     write_song(root, "full", lambda time: time >= 0)
     write_song(root, "late", lambda time: time >= 8)
@@ -85,9 +84,9 @@ def test_listening_description_says_what_was_made(package, key):
 
 def test_listening_excerpts_are_voiced_apart_and_seeded(songs):
     tracks = load_tracks(songs, "test")
-    chosen = make.choose(tracks, 5, 2.0, seed=1)
-    assert chosen == make.choose(tracks, 5, 2.0, seed=1)
-    assert chosen != make.choose(tracks, 5, 2.0, seed=2)
+    chosen = make.choose(tracks, 5, 2.0, seed=1, voiced=loud)
+    assert chosen == make.choose(tracks, 5, 2.0, seed=1, voiced=loud)
+    assert chosen != make.choose(tracks, 5, 2.0, seed=2, voiced=loud)
     assert {excerpt.track.name for excerpt in chosen} == {"full", "late"}
     assert {excerpt.length for excerpt in chosen} == {2 * RATE}
     for excerpt in chosen:
@@ -97,7 +96,7 @@ def test_listening_excerpts_are_voiced_apart_and_seeded(songs):
         assert one.track is not other.track or abs(one.start - other.start) >= 2 * RATE
 
 
-def test_listening_hiss_is_not_voiced(tmp_path, rng, monkeypatch):
+def test_listening_hiss_is_not_voiced(tmp_path, rng):
     """Loud enough to be sung, but by pYIN without a pitch."""
     voice = 0.1 * rng.standard_normal((2, 2 * RATE))
     voice[:, RATE:] = 0.3 * np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE)
@@ -106,37 +105,42 @@ def test_listening_hiss_is_not_voiced(tmp_path, rng, monkeypatch):
     (track,) = load_tracks(tmp_path, "test")
     voiced = make.voiced_tenths(track)
     assert voiced[0].all() and voiced[1, :10].mean() < 0.5 < voiced[1, 10:].mean()
-    monkeypatch.setattr(metrics, "voiced_mask", loud)
-    assert make.voiced_tenths(track).all()
+    assert loud(track).all()
 
 
 def test_listening_excerpts_are_as_many_as_there_can_be(songs):
     """4 s are sung at the end of 12: three excerpts of 1.5 s fit only if the first begins before."""
     (track,) = [track for track in load_tracks(songs, "test") if track.name == "late"]
-    starts = sorted(excerpt.start / RATE for excerpt in make.choose([track], 3, 1.5, seed=0))
+    starts = sorted(excerpt.start / RATE for excerpt in make.choose([track], 3, 1.5, seed=0, voiced=loud))
     assert starts == pytest.approx([7.3, 8.8, 10.3])
 
 
 def test_listening_songs_come_once_each_before_any_twice(songs):
-    chosen = make.choose(load_tracks(songs, "test"), 2, 2.0, seed=0)
+    chosen = make.choose(load_tracks(songs, "test"), 2, 2.0, seed=0, voiced=loud)
     assert {excerpt.track.name for excerpt in chosen} == {"full", "late"}
 
 
 def test_listening_excerpts_are_shorter_where_songs_hold_no_more(songs, tmp_path):
-    chosen = make.choose(load_tracks(songs, "test"), 4, 6.0, seed=0)
+    chosen = make.choose(load_tracks(songs, "test"), 4, 6.0, seed=0, voiced=loud)
     assert len({excerpt.length for excerpt in chosen}) == 1 and 2 * RATE <= chosen[0].length < 6 * RATE
-    make.make(tmp_path / "estimates", tmp_path / "out", songs, list(BANDS), 3, 6.0)
+    make.make(tmp_path / "estimates", tmp_path / "out", songs, list(BANDS), 3, 6.0, voiced=loud)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "instead of 6 s: not enough longer ones" in text and "from 2 recordings, of 3 at hand" in text
 
 
-def test_listening_test_is_by_default_of_the_papers_four_as_they_ship(songs, tmp_path):
+def test_listening_test_is_by_default_of_the_papers_four_as_they_ship(tmp_path):
     """The folders that `python -m dmxlib.evaluation` keeps for them are all that is asked for."""
+    songs = tmp_path / "songs"
+    write_song(songs, "short", lambda time: time >= 0, seconds=3)
+    separate_all(songs, tmp_path / "estimates")
     for system in PAPERS_FOUR:
         assert SYSTEMS[system].name == system and find(f"{system}-mini", "about.json")
         shutil.copytree(tmp_path / "estimates" / "broad", tmp_path / "kept" / system)
-    options = ["--data_root", songs, "--recordings", 1, "--seconds", 2]
-    command.main(["make", *map(str, [tmp_path / "kept", tmp_path / "out", *options])])
+    options = ["--data_root", songs, "--recordings", 1, "--seconds", 1.2]
+    argv = ["make", *map(str, [tmp_path / "kept", tmp_path / "out", *options])]
+    with pytest.raises(SystemExit, match="two different systems"):
+        command.main([*argv, "--systems", "bsrnn", "bsrnn"])
+    command.main(argv)
     key = results.read_key(tmp_path / "out" / "key.json")
     assert {*key["systems"]} == {sample["system"] for sample in key["samples"].values()} == PAPERS_FOUR
 
@@ -206,7 +210,9 @@ def test_listening_make_refuses(songs, tmp_path, spoil, options, sentence):
     given = {"estimates": "estimates", "destination": "out", "data_root": "songs", **options}
     paths = {name: tmp_path / given.pop(name) for name in ("estimates", "destination", "data_root")}
     with pytest.raises(InputError, match=sentence):
-        make.make(**paths, **{"systems": list(BANDS), "recordings": 2, "seconds": 2.0, **given})
+        make.make(
+            **paths, **{"systems": list(BANDS), "recordings": 2, "seconds": 2.0, "voiced": loud, **given}
+        )
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -214,7 +220,7 @@ def test_listening_make_killed_at_any_write_is_made_anew(songs, tmp_path):
     out = tmp_path / "out"
 
     def make_it():
-        make.make(tmp_path / "estimates", out, songs, list(BANDS), 1, 2.0)
+        make.make(tmp_path / "estimates", out, songs, list(BANDS), 1, 2.0, voiced=loud)
 
     write = 0
     while killed_at(write, make_it):

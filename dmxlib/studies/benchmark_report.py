@@ -113,7 +113,8 @@ def write(table: pd.DataFrame, folder: Path, device: str = "cpu") -> None:
     totals = table[(table.part == "total") & (table.device == device)]
     with together(folder) as part:
         (part / "table.md").write_text(text)
-        plot(totals).savefig(part / "steps.png", dpi=110)
+        if len(totals):
+            plot(totals).savefig(part / "steps.png", dpi=110)
         (part / "run.json").write_text(json.dumps(facts(device=where), indent=2) + "\n")
     print(text)
 

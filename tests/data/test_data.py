@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from dmxlib import audio, data
 from dmxlib.data.__main__ import main
 from dmxlib.data.augment import AUGMENTATIONS
+from dmxlib.data.preparation import SETS
 from dmxlib.data.sets import toy
 from dmxlib.errors import InputError
 from dmxlib.reproduce import seeded_generator
@@ -206,22 +208,31 @@ def test_a_name_of_musdb_alone_is_not_musdb(tmp_path):
 # -- preparation ---------------------------------------------------------------------------------------------
 
 
+rendered = []  # names of the songs of `counted`
+
+
+def counted(*arguments):
+    """The toy set's songs, which tell when they are rendered."""
+
+    def load(song):
+        rendered.append(song.name)
+        return song.load()
+
+    return [replace(song, load=partial(load, song)) for song in toy.songs(*arguments)]
+
+
 @pytest.fixture
 def quick_toy(monkeypatch):
-    """Toy songs of noise; the list of seeds that were rendered."""
-    rendered = []
-
-    def render_song(seed, seconds, rate=44_100):
-        rendered.append(seed)
-        return 0.2 * np.random.default_rng(seed).uniform(-1, 1, (2, 2, 100)).astype(np.float32)
-
-    monkeypatch.setattr(toy, "render_song", render_song)
+    """A toy set of 0.3 s a song; the list of those that were rendered."""
+    monkeypatch.setattr(toy, "SECONDS", 0.3)
+    monkeypatch.setitem(SETS, "toy", f"{__name__}:counted")
+    rendered.clear()
     return rendered
 
 
 def test_prepare_writes_each_song_once(tmp_path, quick_toy):
     data.prepare("toy", tmp_path, quiet=True)
-    assert quick_toy == [0, 1, 2, 3, 4, 5]
+    assert quick_toy == [f"Toy Song {seed}" for seed in range(6)]
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert [len(data.load_tracks(tmp_path, split)) for split in ("train", "test")] == [4, 2] and len(
         files
@@ -231,13 +242,14 @@ def test_prepare_writes_each_song_once(tmp_path, quick_toy):
     assert [path.stat().st_mtime_ns for path in files] == times and len(quick_toy) == 6
     (tmp_path / "test" / "Toy Song 4" / "vocals.wav").unlink()
     data.prepare("toy", tmp_path, quiet=True)
-    assert quick_toy[6:] == [4] and all(path.is_file() for path in files)
+    assert quick_toy[6:] == ["Toy Song 4"] and all(path.is_file() for path in files)
 
 
-def test_prepare_toy_by_command(tmp_path, quick_toy):
+def test_prepare_toy_by_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "SECONDS", 0.3)
     main(["prepare", "toy", str(tmp_path)])
     track = data.load_tracks(tmp_path, "train")[3]
-    vocals, accompaniment = toy.render_song(3, 20)
+    vocals, accompaniment = toy.render_song(3, 0.3)
     assert track.rate == 44_100
     assert np.abs(track.vocals() - vocals).max() < 1e-4
     assert np.abs(track.mixture() - vocals - accompaniment).max() < 1e-4

@@ -16,6 +16,7 @@ from scipy.special import diric
 
 from dmxlib.data.tracks import Song
 
+SECONDS = 20.0  # of a song that is prepared
 CONTROL = 200  # Hz: pitch, loudness and formants lie on this grid, so they are the same at every rate
 # Formants 1 to 5 of a man's a, e, i, o, u in Hz: three from Peterson and Barney (1952), two typical ones.
 VOWELS = np.array([[730, 1090, 2440, 3400, 4500], [530, 1840, 2480, 3500, 4500],
@@ -44,13 +45,13 @@ class Score(NamedTuple):
 
 
 def songs(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
-    """Four to train on, two to test on, 20 s each."""
+    """Four to train on, two to test on, SECONDS each."""
     splits = ["train"] * 4 + ["test"] * 2
     return [Song(split, f"Toy Song {seed}", partial(_load, seed)) for seed, split in enumerate(splits)]
 
 
 def _load(seed):
-    return *render_song(seed, seconds=20.0), 44_100
+    return *render_song(seed, SECONDS), 44_100
 
 
 def render_song(seed: int, seconds: float, rate: int = 44100) -> tuple[np.ndarray, np.ndarray]:

@@ -106,17 +106,18 @@ class Ensemble(Separator):
             vocals = vocals.mean(axis=0, keepdims=True)
         return vocals + self.guide_share * (guide - vocals)
 
-    def stream(self, blocks, sampling_rate, generator=None, refine=None, **settings):
-        """As `Separator.stream`; the settings are the separator's. The guide has its own, and its own noise
-        from the same seed, so that both are as they would be alone."""
+    def stream(self, blocks, sampling_rate, generator=None, refine=None, overlap=audio.OVERLAP, **settings):
+        """As `Separator.stream`; the overlap is both systems', the other settings the separator's. The guide
+        has its own, and its own noise from the same seed, so that both are as they would be alone."""
+        settings |= {"overlap": overlap}
         if not refine:
             return self.separator.stream(blocks, sampling_rate, generator=generator, **settings)
         first, second = tee(blocks)
         ours = self.separator.stream(first, sampling_rate, generator=generator, refine=refine, **settings)
         if generator:
             generator = torch.Generator().manual_seed(generator.initial_seed())
-        mixed = self._mixed(ours, self.guide.stream(second, sampling_rate, generator=generator))
-        return self._finished(mixed, sampling_rate)
+        theirs = self.guide.stream(second, sampling_rate, generator=generator, overlap=overlap)
+        return self._finished(self._mixed(ours, theirs), sampling_rate)
 
     def finish(self, mixture: np.ndarray, vocals: np.ndarray, rate: int) -> np.ndarray:
         """The sum of both systems' vocals of a whole song, (2, samples) as the mixture, sharpened and turned

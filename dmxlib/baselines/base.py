@@ -32,24 +32,25 @@ class BaselineConfig(PairsConfig, TrainerConfig):
 
 
 class Baseline(Separator, Saved, ModelMixin, ConfigMixin):
-    """A separator that works on chunks of one length, the one it was trained on.
+    """A separator that works on chunks of one length: the excerpts it was trained on, or several of them.
 
     Its config holds sampling_rate in Hz, channels, chunk_samples and the target, the stem that it is trained
     to take out; a system adds `loss` and `extract`.
     """
 
     num_inference_steps = 1  # iterations for a chunk, where the caller names no other number
+    excerpts_a_chunk = 1  # of the training's length; a longer chunk has fewer edges, where little is heard
 
     def __init__(self):
         super().__init__()
         check_target(self.config.target)  # set before a system's own __init__
 
     def loss(self, vocals, accompaniment, generator) -> torch.Tensor:
-        """The loss of waves (batch, channels, chunk_samples), with all noise from `generator`."""
+        """The loss of excerpts (batch, channels, samples), with all noise from `generator`."""
         raise NotImplementedError
 
     def extract(self, mixture, steps, generator) -> torch.Tensor:
-        """The vocals of mixtures (batch, channels, chunk_samples), in the same shape.
+        """The vocals of mixtures (batch, channels, samples of a chunk), in the same shape.
 
         Args:
             steps, generator: of an iterative system, the generator on the mixture's device; the others take
@@ -95,8 +96,8 @@ class Baseline(Separator, Saved, ModelMixin, ConfigMixin):
 
     @property
     def chunk_samples(self) -> int:
-        """Length of a chunk."""
-        return self.config.chunk_samples
+        """Length of a chunk of a song."""
+        return self.excerpts_a_chunk * self.config.chunk_samples
 
     @property
     def target(self) -> str:

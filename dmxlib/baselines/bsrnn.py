@@ -95,6 +95,8 @@ class BSRNN(Baseline):
         pairs_of_layers: LSTMs over time, each with one over bands.
     """
 
+    excerpts_a_chunk = 2  # worth 0.2 to 0.5 dB on valid songs: results/chunks
+
     @register_to_config
     def __init__(
         self,
@@ -146,22 +148,23 @@ class BSRNN(Baseline):
         vocals, accompaniment = (wave.index_select(1, channel) for wave in (vocals, accompaniment))
         estimate = self.filter(self.stft(vocals + accompaniment))
         spectral = F.l1_loss(torch.view_as_real(estimate), torch.view_as_real(self.stft(vocals)))
-        return 2 * spectral + F.l1_loss(self.istft(estimate), vocals.flatten(0, 1))
+        return 2 * spectral + F.l1_loss(self.istft(estimate, vocals.shape[-1]), vocals.flatten(0, 1))
 
     def extract(self, mixture, steps, generator):
         """One pass; on a processor, one for both channels where they are the same, as of a mono recording."""
         alike = mixture.is_cpu and torch.equal(mixture[:, 0], mixture[:, -1])
         heard = mixture[:, :1] if alike else mixture
         with bfloat16(self.device):
-            return self.istft(self.filter(self.stft(heard))).view_as(heard).expand_as(mixture)
+            waves = self.istft(self.filter(self.stft(heard)), mixture.shape[-1])
+        return waves.view_as(heard).expand_as(mixture)
 
     def stft(self, wave):
         """(batch, channels, T) -> (batch * channels, bins, frames), complex."""
         return torch.stft(wave.flatten(0, 1), **self.settings, return_complex=True)
 
-    def istft(self, spectrum):
-        """(batch * channels, bins, frames) -> (batch * channels, chunk_samples)."""
-        return torch.istft(spectrum, **self.settings, length=self.config.chunk_samples)
+    def istft(self, spectrum, samples):
+        """(batch * channels, bins, frames) -> (batch * channels, samples)."""
+        return torch.istft(spectrum, **self.settings, length=samples)
 
     @property
     def settings(self):

@@ -63,6 +63,22 @@ def test_a_separator_of_one_channel_gives_its_mid_alone():
     assert np.allclose(vocals, 0.75 * 0.5 * mixture.mean(axis=0) + 0.25 * 0.9 * mixture, atol=1e-6)
 
 
+class Ramp(Gain):
+    """Each chunk fades in, so that it is heard where chunks begin."""
+
+    def generate(self, mixture, num_inference_steps=None, generator=None):
+        return mixture * torch.linspace(0, 1, self.chunk_samples)
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_the_overlap_is_both_systems(share):
+    mixture, alone = song(), Ramp(1, 9000)
+    both = Ensemble(alone, Ramp(1, 9000), share, expander=False)
+    for overlap in (0.2, 0.5):
+        vocals = both(mixture, RATE, refine="wiener", overlap=overlap).vocals
+        assert np.allclose(vocals, alone(mixture, RATE, overlap=overlap).vocals, atol=1e-6)
+
+
 def test_where_nobody_sings_refined_vocals_are_turned_down():
     quiet, mixture = (Gain(0.1, 20_000), Gain(0.1, 7000)), song()
     vocals = Ensemble(*quiet, 0.5)(mixture, RATE, refine="wiener").vocals

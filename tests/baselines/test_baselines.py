@@ -12,7 +12,7 @@ import torch
 from conftest import RATE, reset_accelerate, separate
 from safetensors.torch import load_file
 
-from dmxlib import baselines, metrics, streaming, train
+from dmxlib import audio, baselines, metrics, streaming, train
 from dmxlib.baselines import base
 from dmxlib.config import from_values, read_yaml
 from dmxlib.data import load_tracks
@@ -345,6 +345,19 @@ def test_bsrnn_masks_each_channel_alone(rng):
         louder = model.extract(10 * wave, 1, None)
     assert torch.allclose(both, flipped.flip(1), atol=1e-5)
     assert torch.allclose(10 * both, louder, atol=1e-3)  # the norms take the level away, the mask does not
+
+
+def test_bsrnn_hears_two_excerpts_at_once(rng):
+    model = make_model("bsrnn").eval()
+    wave = rng.standard_normal((2, 2 * model.config.chunk_samples)).astype(np.float32)
+    heard = []
+    model.split[0].register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0].shape[1]))
+    vocals = separate(model, np.concatenate([wave, wave], axis=1), model.sampling_rate)
+    with torch.no_grad():
+        first = model.extract(torch.from_numpy(wave)[None], 1, None)[0].numpy()
+    assert set(heard) == {2 * model.config.chunk_samples // model.config.hop + 1}
+    alone = wave.shape[1] - int(audio.OVERLAP * wave.shape[1])  # what no second chunk is cross-faded over
+    assert np.allclose(vocals[:, :alone], first[:, :alone], atol=1e-6)
 
 
 def test_bsrnn_hears_a_mono_recording_once(rng):

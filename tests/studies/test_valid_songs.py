@@ -1,4 +1,4 @@
-"""The study of the pair's parts: each row is what the pair itself would give with those settings."""
+"""The studies of valid songs: each row is what the system itself would give with those settings."""
 
 import json
 
@@ -10,7 +10,7 @@ import torch
 from dmxlib import baselines, load_separator
 from dmxlib.data.tracks import training_tracks
 from dmxlib.evaluation.scoring import Song
-from dmxlib.studies import ensemble
+from dmxlib.studies import chunks, ensemble
 from dmxlib.studies.sampling import scores
 
 SECONDS = 2.0  # held out of each training song
@@ -52,3 +52,19 @@ def test_each_row_is_what_the_pair_gives(pair, toy_root, tmp_path):
     assert sums.si_sdr.nunique() == len(ensemble.SHARES), "each share sounds different"
     assert "| 0.25 | 1.50 | True |" in (tmp_path / "table.md").read_text()
     assert json.loads((tmp_path / "run.json").read_text())["commit"]
+
+
+def test_chunks_are_as_long_as_their_row_says(pair, toy_root, tmp_path):
+    flags = ["--data_root", str(toy_root), "--hold_out_seconds", str(SECONDS), "--output_dir", str(tmp_path)]
+    chunks.main(["--model", str(pair / "guide"), *flags])
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    track = training_tracks(toy_root, SECONDS)[1][0][0]
+    model = load_separator(pair / "guide")
+    for excerpts, overlap in chunks.SETTINGS:
+        model.excerpts_a_chunk = excerpts
+        vocals = model(track.mixture(), track.rate, overlap=overlap).vocals
+        row = rows[
+            (rows.track == track.name) & (rows.excerpts_a_chunk == excerpts) & (rows.overlap == overlap)
+        ]
+        assert row.si_sdr.item() == pytest.approx(scores(Song(track), vocals)["si_sdr"], abs=1e-3)
+    assert rows[rows.track == track.name].si_sdr.nunique() == len(chunks.SETTINGS)

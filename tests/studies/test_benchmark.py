@@ -264,9 +264,17 @@ def test_a_precision_ends_with_its_context(precision, before):
     ids=lambda case: f"{case.measure.__name__} {case.system} {case.stage}",
 )
 def test_models_and_what_they_read_are_on_the_device(case, monkeypatch):
-    """An operation on tensors of two devices raises."""
-    monkeypatch.setattr(benchmark_kinds, "seeded_generator", lambda *_, device: None)
-    monkeypatch.setattr(benchmark_kinds, "in_precision", lambda *_, **__: contextlib.nullcontext())
+    """An operation on tensors of two devices raises. Of "meta" torch has no generator and no autocast."""
+
+    class Generator(torch.Generator):
+        def __new__(cls, device):
+            return super().__new__(cls)
+
+        def manual_seed(self, seed):
+            return None
+
+    monkeypatch.setattr(torch, "Generator", Generator)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(
         sys.modules["torch.optim.optimizer"], "_get_fused_kernels_supported_devices", lambda: ["meta"]
     )

@@ -1,5 +1,6 @@
 """Where it is computed: a device by its name, and what a GPU computes faster than exactly."""
 
+import contextlib
 import os
 import re
 
@@ -36,6 +37,13 @@ def find_device(name: str | None = None) -> torch.device:
 def cores() -> int:
     """Those that this process may use: a scheduler or a container leaves it a share of the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def lstm_precision() -> contextlib.AbstractContextManager:
+    """A context for an LSTM of float32: as autocast has it, but float32 on a processor without AVX-512.
+    oneDNN has none in bfloat16 there, and raises."""
+    able = "AVX512" in torch.backends.cpu.get_cpu_capability()
+    return contextlib.nullcontext() if able else torch.autocast("cpu", enabled=False)
 
 
 def prefer_speed() -> None:

@@ -23,10 +23,9 @@ from torch.nn import functional as F
 from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
 from dmxlib.config import setting
+from dmxlib.device import lstm_precision
 from dmxlib.streaming import bfloat16
 
-# Without it a processor has no LSTM in bfloat16, and oneDNN raises where autocast asks for one.
-AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()
 V7 = ((1000, 100), (4000, 250), (8000, 500), (16_000, 1000), (20_000, 2000))  # up to (Hz), bands of (Hz)
 
 
@@ -64,12 +63,8 @@ class ResidualLSTM(nn.Module):
     def forward(self, x):
         """(batch, sequence, features) -> the same shape."""
         # with the sequence first, as the LSTM computes it: what is wide is not turned about in memory
-        sequence = self.norm(x).transpose(0, 1)
-        if sequence.is_cpu and not AVX512:
-            with torch.autocast("cpu", enabled=False):
-                heard = self.lstm(sequence.float())[0]
-        else:
-            heard = self.lstm(sequence)[0]
+        with lstm_precision():
+            heard = self.lstm(self.norm(x).transpose(0, 1))[0]
         return x + self.linear(heard).transpose(0, 1)
 
 

@@ -19,6 +19,8 @@ from encodec.modules.seanet import SEANetResnetBlock
 from torch import nn
 from torch.nn import functional as F
 
+from dmxlib.device import lstm_precision
+
 TILE = 2**19  # values: 2 MB, of which each of two cores keeps its half; at 2**18 it all takes 7 % longer
 
 # Tried and dropped; processor seconds of one thread of a busy machine, so rough. torch.compile: 0.77 times
@@ -74,7 +76,8 @@ def _layer(layer, signal):
     if isinstance(layer, SConvTranspose1d):
         return _transposed_convolution(layer, signal)
     if isinstance(layer, SLSTM):
-        return _signal(layer(signal.read().transpose(1, 2)).transpose(1, 2))
+        with lstm_precision():
+            return _signal(layer(signal.read().transpose(1, 2)).transpose(1, 2))
     if isinstance(layer, SEANetResnetBlock):
         shortcut = signal if isinstance(layer.shortcut, nn.Identity) else _layer(layer.shortcut, signal)
         for inner in layer.block:

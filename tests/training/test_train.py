@@ -544,27 +544,32 @@ def test_kill_and_resume_is_the_unbroken_run(flags, tmp_path):
 REPORTING = """
 import torch
 from safetensors.torch import save_file
-from dmxlib import latents, train
+from dmxlib.config import parse_config
+from dmxlib.latents import CachedPairs
 from dmxlib.reproduce import seeded_generator
-from dmxlib.training import loop, separator
+from dmxlib.training.loop import make_accelerator, train
+from dmxlib.training.separator import TrainConfig, TrainStep, make_parts
 
-heard, forward, finish, epochs = [], separator.TrainStep.forward, loop.Run.finish, []
-latents.CachedPairs.set_epoch = lambda pairs, number: epochs.append(number)
+heard, epochs = [], [-1.0]
 
-def listen(step, batch, generator):
-    noise = torch.randn((), generator=seeded_generator(generator.initial_seed()))
-    epoch = torch.tensor(float(epochs[-1]) if epochs else -1.0)
-    heard.append(torch.stack([batch["latents"].mean(), noise, epoch]))
-    return forward(step, batch, generator)
+class Pairs(CachedPairs):
+    def set_epoch(self, epoch):
+        epochs.append(float(epoch))
 
-def report(run):
-    tensors = {str(index): parameter.detach().clone() for index, parameter in enumerate(run.parameters)}
-    name = f"rank{run.accelerator.process_index}.safetensors"
-    save_file({**tensors, "heard": torch.stack(heard)}, run.folder / name)
-    finish(run)
+class Step(TrainStep):
+    def forward(self, batch, generator):
+        noise = torch.randn((), generator=seeded_generator(generator.initial_seed()))
+        heard.append(torch.stack([batch["latents"].mean(), noise, torch.tensor(epochs[-1])]))
+        return super().forward(batch, generator)
 
-separator.TrainStep.forward, loop.Run.finish = listen, report
-train.main()
+config = parse_config(TrainConfig)
+accelerator = make_accelerator(config)
+pipeline, _, validation = make_parts(config, accelerator.device)
+step = Step(pipeline, config.train_conditioner, validation)
+train(step, Pairs(config.latent_cache, "condition"), config, accelerator)
+tensors = {name: tensor.contiguous() for name, tensor in step.state_dict().items()}
+name = f"rank{accelerator.process_index}.safetensors"
+save_file({**tensors, "heard": torch.stack(heard)}, f"{config.output_dir}/{name}")
 """
 
 

@@ -31,10 +31,9 @@ from dmxlib.plots import save_spectrograms
 from dmxlib.reproduce import alone, batches, facts, ignore_signals, seeded_generator, whole
 from dmxlib.training import checkpoints
 from dmxlib.training.log import Log
-from dmxlib.training.muon import Muon
+from dmxlib.training.optimizer import learning_rate, make_optimizer
 from dmxlib.training.signals import Stop
 
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 PRECISIONS = ("no", "bf16", "fp16")
 
 
@@ -157,14 +156,7 @@ class Run:
         if len(loader) < accelerator.num_processes:
             raise InputError(f"{len(dataset)} training items are less than one batch; prepare more data.")
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        if config.optimizer not in OPTIMIZERS:
-            raise InputError(f"optimizer is {config.optimizer}; choose {' or '.join(OPTIMIZERS)}.")
-        optimizer = OPTIMIZERS[config.optimizer](
-            parameter_groups(self.parameters, config.adam_weight_decay),
-            config.learning_rate,
-            betas=(0.9, config.adam_beta2),
-            fused=True,  # one kernel for all parameters, which can leave out a step by itself
-        )
+        optimizer = make_optimizer(self.parameters, config)
         self.module, self.optimizer, self.loader = accelerator.prepare(module, optimizer, loader)
         self.ema = EMAModel(self.parameters, config.ema_decay, foreach=True) if config.use_ema else None
 
@@ -334,27 +326,3 @@ class Run:
                 module.save(part)
                 shutil.rmtree(model, ignore_errors=True)  # an earlier one: a folder is not renamed onto it
         self.accelerator.end_training()
-
-
-def parameter_groups(parameters: list, weight_decay: float) -> list[dict]:
-    """The optimiser's two groups: matrices and kernels, which decay, and vectors, which do not.
-
-    Vectors are biases and the gains of norms: to shrink them to zero takes away scales and offsets, and
-    regularises nothing (as in the recipes of GPT and of diffusion transformers).
-    """
-    kernels, vectors = ([p for p in parameters if (p.ndim > 1) == kernel] for kernel in (True, False))
-    return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def learning_rate(config: TrainerConfig, step: int) -> float:
-    """A linear warm-up, then half a cosine down to zero, or the factor `lr_decay` every `lr_decay_steps`.
-
-    A resumed run takes it from its own config.
-    """
-    warm_up = config.lr_warmup_steps
-    if step < warm_up:
-        return config.learning_rate * (step + 1) / warm_up
-    if config.lr_decay is not None:
-        return config.learning_rate * config.lr_decay ** ((step - warm_up) // config.lr_decay_steps)
-    progress = (step - warm_up) / max(1, config.max_train_steps - warm_up)
-    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2

@@ -25,6 +25,7 @@ from dmxlib.studies import few_steps
 from dmxlib.training import codec as codec_training
 from dmxlib.training import decoded, loop, separator
 from dmxlib.training.log import Log
+from dmxlib.training.optimizer import make_optimizer
 
 DEVICE = "lazy:0"
 SIZES = dict(level_channels=[8, 8], attention_from=1, fourier_channels=8, time_channels=8, chunk_frames=8)
@@ -116,7 +117,7 @@ def check(step, batch, tmp_path, optimizer="adamw"):
     run.module, run.step, run.skipped = step, 0, torch.zeros(2, device=DEVICE)
     run.log = Log(tmp_path / "log.jsonl", writes=True)
     run.parameters = [parameter for parameter in step.parameters() if parameter.requires_grad]
-    own = loop.OPTIMIZERS[optimizer](loop.parameter_groups(run.parameters, 0.01), 1e-3, fused=True)
+    own = make_optimizer(run.parameters, run.config)
     run.optimizer = SimpleNamespace(optimizer=own)  # as Accelerate wraps it
     run.ema = EMAModel(run.parameters)
     with torch.enable_grad():

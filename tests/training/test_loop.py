@@ -22,7 +22,8 @@ from dmxlib.errors import InputError
 from dmxlib.reproduce import alone
 from dmxlib.training import checkpoints, log, loop
 from dmxlib.training.checkpoints import complete_checkpoints
-from dmxlib.training.loop import TrainerConfig, learning_rate, make_accelerator, train
+from dmxlib.training.loop import TrainerConfig, make_accelerator, train
+from dmxlib.training.optimizer import learning_rate
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 

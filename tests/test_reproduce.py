@@ -121,8 +121,16 @@ def test_what_is_told_of_an_error_begins_a_line_of_its_own(capsys):
     assert capsys.readouterr().err.endswith("\n")
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT is Python's own, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_waits_for_the_first_batch_and_a_second_one_does_not(times):
+def test_ctrl_c_waits_for_the_first_batch_and_a_second_one_does_not(times, interruptible):
     made = []
 
     def loader():

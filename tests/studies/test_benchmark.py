@@ -46,7 +46,7 @@ def test_every_kind_is_a_row(folder):
     steps = table.part.str.contains("training step")
     assert (table.batch[steps & (table.system == "ldm-dmx")] == 2).all() and table.batch[~steps].isna().all()
     assert "training step from audio" in set(table.part[table.system == "instglow"])
-    assert (table.seconds_median > 0).all() and (table.peak_mb > 0).all()
+    assert table.seconds_median.notna().all() and (table.peak_mb > 0).all()
     counts = table.groupby("system").parameters.max()
     model = benchmark_kinds.ldm_dmx("mini")
     assert counts["ldm-dmx"] == sum(part.num_parameters() for part in (model.unet, model.conditioner))

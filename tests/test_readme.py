@@ -1,10 +1,14 @@
 """The READMEs: short, and all that they name exists."""
 
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from dmxlib.weights import FOLDER, shipped
 
 ROOT = Path(__file__).parents[1]
 READMES = {"README.md": 150, "data/README.md": 200}  # and the lines that each may have
@@ -43,3 +47,16 @@ def test_files_exist_and_are_about_as_long_as_the_readme_says():
     for path, lines in hour:
         length = len((ROOT / "dmxlib" / path).read_text().splitlines())
         assert 0.8 < length / int(lines) < 1.25, f"{path} has {length} lines"
+
+
+def test_models_are_listed_with_the_figures_of_results():
+    rows = pd.read_csv(ROOT / "results" / "unheard-singers" / "rows.csv")
+    scores = rows[rows.metric == "si_sdr"].groupby("system").value.median()
+    speeds = pd.read_csv(ROOT / "results" / "speed" / "songs" / "benchmark.csv").query("part == 'song of 60 s'")
+    seconds = speeds.set_index("system").seconds_median
+    scored = {"ldm-dmx-mini": "ldm-dmx-refined", "instglow-mini": "instglow-refined@10"}
+    for name in shipped("about.json"):
+        told = json.loads((FOLDER / name / "about.json").read_text())
+        score = scores.get(scored.get(name, name.removesuffix("-mini")))
+        assert told["si_sdr"] == (score and pytest.approx(score, abs=0.006)), name
+        assert told["speed"] == pytest.approx(60 / seconds[name], abs=0.06), name

@@ -38,11 +38,10 @@ def unwritable(path, error: OSError, size: float | None = None) -> InputError:
     return InputError(f"{path} cannot be written ({reason}); choose another folder.")
 
 
-def named(folder: str, flag: str) -> str:
-    """A folder to write to, of a flag; InputError where it is empty, which would be the current folder."""
+def check_named(folder: str, flag: str) -> None:
+    """Raise InputError where a flag's folder to write to is empty, which would be the current folder."""
     if not folder:
         raise InputError(f"{flag} is empty; name a folder.")
-    return folder
 
 
 def sentence(error: BaseException) -> str | None:

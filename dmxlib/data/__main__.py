@@ -4,7 +4,7 @@ import argparse
 
 from dmxlib.data.pack import pack
 from dmxlib.data.preparation import SETS, prepare
-from dmxlib.errors import exit_on_input_error, named
+from dmxlib.errors import check_named, exit_on_input_error
 
 
 @exit_on_input_error
@@ -40,7 +40,7 @@ def main(argv=None) -> None:
     command.add_argument("--size", type=megabytes, default="55MB", help="of all together (default: 55MB)")
     command.add_argument("--mono", action="store_true", help="one channel, for a model that has one")
     options = vars(parser.parse_args(argv))
-    named(options["destination"], "the folder to write to")
+    check_named(options["destination"], "the folder to write to")
     options.pop("run")(**options)
 
 

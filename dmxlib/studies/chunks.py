@@ -18,11 +18,11 @@ SETTINGS = ((1, OVERLAP), (2, OVERLAP), (4, OVERLAP), (2, 0.5))  # excerpts a ch
 
 def study(model: Baseline, track: Track) -> pd.DataFrame:
     """A row of scores of a track for each of SETTINGS."""
-    song, rows = Song(track), []
+    song, mixture, rows = Song(track), track.mixture(), []
     for excerpts, overlap in SETTINGS:
         model.excerpts_a_chunk = excerpts
         generator = torch.Generator().manual_seed(0)
-        vocals = model(track.mixture(), track.rate, generator=generator, overlap=overlap).vocals
+        vocals = model(mixture, track.rate, generator=generator, overlap=overlap).vocals
         setting = {"excerpts_a_chunk": excerpts, "overlap": overlap, "track": track.name}
         rows.append(setting | scores(song, vocals))
     return pd.DataFrame(rows)

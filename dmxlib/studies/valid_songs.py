@@ -17,7 +17,7 @@ from dmxlib.data.tracks import training_tracks
 from dmxlib.ensemble import load_separator
 from dmxlib.errors import exit_on_input_error
 from dmxlib.reproduce import facts, together
-from dmxlib.summary import markdown
+from dmxlib.summary import frame_markdown
 
 
 @exit_on_input_error
@@ -54,5 +54,5 @@ def run(study: Callable, name: str, description: str, model: str, argv=None) -> 
 def medians(rows: pd.DataFrame) -> str:
     """Over the songs of each data set, a table with a row for each setting."""
     keys = list(rows.columns[: rows.columns.get_loc("track")])
-    found = rows.drop(columns="track").groupby(keys, sort=False, dropna=False).median().reset_index()
-    return markdown(found.columns, found.itertuples(index=False))
+    found = rows.drop(columns="track").groupby(keys, sort=False, dropna=False).median()
+    return frame_markdown(found.reset_index(keys[1:]))

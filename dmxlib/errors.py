@@ -22,7 +22,7 @@ OF_TORCH = {
     "not enough memory": "the memory is used up; close other programs or choose a smaller batch.",
     "process pool was terminated": "a process died, mostly for want of memory; choose fewer of them.",
     "DataLoader worker": "a process that reads the data died, mostly for want of memory; run the command "
-    "again with fewer dataloader_num_workers.",
+    "again with fewer dataloader_num_workers or, where it has no such setting, on fewer cores (taskset).",
 }
 
 

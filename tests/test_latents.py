@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch.nn.modules.module import register_module_forward_hook
 
 from dmxlib import latents
-from dmxlib.errors import InputError
+from dmxlib.errors import InputError, sentence
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, checksum, encode_batch, pairs_of
 from dmxlib.reproduce import alone
 
@@ -170,6 +170,11 @@ def test_command_line(config, folder):
 def test_a_second_process_in_the_folder_is_refused(config, folder):
     with alone(folder), pytest.raises(InputError, match="written to by another process"):
         build_cache(config, quiet=True)
+
+
+def test_what_is_told_of_a_reading_process_that_died_holds_here_too():
+    told = sentence(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    assert "dataloader_num_workers" not in asdict(LatentConfig()) and "on fewer cores (taskset)." in told
 
 
 def test_a_damaged_cache_is_told_and_one_of_unusable_settings_is_not_begun(config, tmp_path):

@@ -89,6 +89,7 @@ PREPARE = "prepare folder out --source toy"
 PACK = "pack toy out --size 1MB"
 MAKE = "make estimates out/new --data_root toy --systems a b --recordings 1 --seconds 1.2"
 ANALYSE = "analyse test/results --output_dir out"
+DEMO = "'toy/train/song 0'"
 HUB = "song.wav -n someone/song -o out --steps 1"
 
 
@@ -285,11 +286,6 @@ def damaged_song():
             file.write(wave.T)
 
 
-def made_song(spoil):
-    """A song's folder without a space in its name, then the rest."""
-    return lambda: (os.rename("toy/train/song 0", "toy/train/song0"), spoil())
-
-
 OTHER_CODEC = other_version(
     "tiny/codec/config.json", seanet=dict(channels=1, dimension=8, ratios=[4, 2], norm="time_group_norm")
 )
@@ -376,13 +372,8 @@ INPUTS = [
     ("hub", "model_index.json that is none", HUB, repository(text("tiny/model_index.json", "{"))),
     ("demo", "a folder that is no song", "toy", None),
     ("demo", "a loop of links", "loop", loop()),
-    ("demo", "a loop of links to write to", "toy/train/song0", made_song(loop("separated"))),
-    (
-        "demo",
-        "half a song",
-        "toy/train/song",
-        lambda: (os.rename("toy/train/song 0", "toy/train/song"), cut("toy/train/song/vocals.wav")),
-    ),
+    ("demo", "a loop of links to write to", DEMO, loop("separated")),
+    ("demo", "half a song", DEMO, half("toy/train/song 0/vocals.wav")),
     ("data", "no source", "prepare folder out --source none", None),
     ("data", "a source without songs", "prepare folder out --source tiny", None),
     ("data", "a loop of links as the source", "prepare folder out --source loop", loop()),
@@ -942,6 +933,11 @@ WORKERS = TRAIN.replace("workers=0", "workers=1")
 JOBS = f"song.wav again.wav -j 2 {SEPARATE}"
 
 
+def separated_there():
+    """separated/ on the small file system."""
+    os.symlink("out", "separated")
+
+
 def two_songs():
     shutil.copy("song.wav", "again.wav")
 
@@ -969,15 +965,18 @@ FAULTS = [
     ("separate", "the clock set back", f"song.wav {SEPARATE}", once(clock_set_back, None, 0)),
     ("separate", "memory for one chunk, not four", LONG, once(short_of_memory(1), long_song, 0)),
     ("separate", "memory for no chunk", LONG, once(short_of_memory(0), long_song)),
+    ("hub", "a full disk", f"{HUB} --float32", prepared(repository(), full_disk)),
+    ("hub", "a read-only disk", HUB, prepared(repository(), read_only)),
+    ("hub", "kill -9 at every fifth of its writes", HUB, prepared(repository(), every_fifth)),
+    ("hub", "Ctrl-C at every fifth of its writes", HUB, prepared(repository(), interrupted)),
     ("hub", "two calls into one folder", HUB, prepared(repository(), side_by_side)),
     ("hub", "the clock set back", HUB, once(clock_set_back, repository(), 0)),
-    (
-        "demo",
-        "two calls into one folder",
-        "toy/train/song0",
-        prepared(made_song(lambda: None), side_by_side),
-    ),
-    ("demo", "the clock set back", "toy/train/song0", once(clock_set_back, made_song(lambda: None), 0)),
+    ("demo", "a full disk", DEMO, functools.partial(full_disk, inside=separated_there)),
+    ("demo", "a read-only disk", DEMO, functools.partial(read_only, inside=separated_there)),
+    ("demo", "kill -9 at every fifth of its writes", DEMO, every_fifth),
+    ("demo", "Ctrl-C at every fifth of its writes", DEMO, interrupted),
+    ("demo", "two calls into one folder", DEMO, side_by_side),
+    ("demo", "the clock set back", DEMO, once(clock_set_back, None, 0)),
     ("data", "a full disk", PREPARE, full_disk),
     ("data", "a read-only disk", PREPARE, read_only),
     ("data", "kill -9 at each of its writes", PREPARE, killed),

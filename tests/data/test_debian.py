@@ -12,7 +12,7 @@ import soundfile as sf
 
 from dmxlib import audio, data
 from dmxlib.data.__main__ import main
-from dmxlib.data.sets import debian
+from dmxlib.data.sets import debian, voice
 from dmxlib.data.sets.debian import Package
 
 RATE = 44_100
@@ -174,11 +174,11 @@ def test_voices_are_cleaned(tmp_path):
     write(tmp_path / "silent.wav", np.zeros((1, RATE)))
     write(tmp_path / "click.wav", word(0.1))
     (tmp_path / "damaged.wav").write_text("no audio")
-    clean = debian.clean(tmp_path / "quiet.wav")
+    clean = voice.clean(tmp_path / "quiet.wav")
     assert clean.shape[0] == 1 and 1.0 <= clean.shape[1] / RATE < 1.15
-    assert audio.level_dbfs(clean[:, 4000:-4000]) == pytest.approx(debian.VOICE_DBFS, abs=0.5)
+    assert audio.level_dbfs(clean[:, 4000:-4000]) == pytest.approx(voice.VOICE_DBFS, abs=0.5)
     for name in ("narrow", "silent", "click", "damaged"):
-        assert debian.clean(tmp_path / f"{name}.wav") is None
+        assert voice.clean(tmp_path / f"{name}.wav") is None
 
 
 def test_pieces_are_cut_out_of_the_middle(tmp_path, monkeypatch, rng):

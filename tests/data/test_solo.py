@@ -5,7 +5,7 @@ import pytest
 import soundfile as sf
 
 from dmxlib import audio, data
-from dmxlib.data.sets import debian
+from dmxlib.data.sets import voice
 from dmxlib.errors import InputError
 
 PJS = "TEST/PJS/PJS_corpus_ver1.1/wav/pjs001.wav"
@@ -27,8 +27,8 @@ def test_a_voice_is_a_song_without_silence_around_it_at_one_level(tmp_path, caps
     assert voices.keys() == {"pjs-pjs001", "hust-1011"}, "speech and other people's songs are left out"
     for path in voices.values():
         wave, rate = audio.read(path)
-        assert (rate, len(wave)) == (debian.RATE, 2) and abs(wave.shape[1] / rate - 2) < 0.2
-        assert abs(audio.level_dbfs(wave) - debian.VOICE_DBFS) < 1
+        assert (rate, len(wave)) == (voice.RATE, 2) and abs(wave.shape[1] / rate - 2) < 0.2
+        assert abs(audio.level_dbfs(wave) - voice.VOICE_DBFS) < 1
     terms = (tmp_path / "ready" / "LICENSES.md").read_text()
     assert "CC BY-SA 4.0" in terms and "MIT" in terms and "left out" not in capsys.readouterr().err
 

@@ -7,13 +7,13 @@ import soundfile as sf
 
 from dmxlib import audio, data
 from dmxlib.data.__main__ import main
-from dmxlib.data.sets import debian, sing, voicebanks
+from dmxlib.data.sets import sing, voice, voicebanks
 from dmxlib.data.sets.sing import VIBRATO_SEMITONES, note_line
 from dmxlib.data.sets.voicebanks import BANKS, BREATH_SECONDS, MELODY, TRANSPOSED
 from dmxlib.errors import InputError
 from dmxlib.reproduce import seeded_generator, uniform
 
-RATE, PITCH = debian.RATE, 300.0
+RATE, PITCH = voice.RATE, 300.0
 KUMI, ALYS, IBUKI = (next(bank for bank in BANKS if name in bank.name) for name in ("kumi", "ALYS", "ibuki"))
 
 

@@ -21,22 +21,20 @@ from pathlib import Path
 import librosa
 import numpy as np
 import pandas as pd
-import scipy.signal
 import soundfile as sf
 import yaml
 from tqdm import tqdm
 
 from dmxlib import audio
+from dmxlib.data.sets.voice import RATE, clean
 from dmxlib.data.tracks import SPLITS, Song, Track, load_sources
 from dmxlib.errors import InputError
 from dmxlib.reproduce import choice, seeded_generator, uniform, whole
 from dmxlib.summary import markdown
 
-RATE = 44_100
-VOICE_DBFS, MUSIC_DBFS = -26.0, -20.0  # the album's singers lie 2 to 16 dB under the accompaniment
-LOWEST_RATE = 22_050  # in Hz; narrower voices would teach that there is nothing above them
+MUSIC_DBFS = -20.0
 EXCERPT_SECONDS, SHORTEST_PIECE_SECONDS = 75.0, 40.0
-SHORTEST_CLIP_SECONDS, SHORTEST_VOICE_SECONDS, PAUSE_SECONDS = 0.25, 8.0, 0.25
+SHORTEST_VOICE_SECONDS, PAUSE_SECONDS = 8.0, 0.25
 SONG_SECONDS, VOICE_OVER_DB = 60.0, (-6.0, 8.0)  # the random gain of the voice of a song
 TRAINING_SONGS = 12  # of train; every voice of valid and of test is in a song
 
@@ -64,8 +62,6 @@ TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 PACKAGES = tuple(Package(**package) for package in TABLE["packages"])
 LANGUAGES = TABLE["languages"]  # split: its voices' languages
 EXCLUDED = TABLE["excluded"].split()  # parts of paths
-
-HIGH_PASS = scipy.signal.butter(4, 70, "highpass", fs=RATE, output="sos")  # hum and knocks lie below voices
 
 
 def songs(destination: Path, source: Path | None, quiet: bool, sing: bool = False) -> list[Song]:
@@ -225,24 +221,6 @@ def write_voice(path: Path, clips: list[Path]) -> float:
                 pause = round(PAUSE_SECONDS * RATE)
                 audio.write_block(file, audio.stereo(np.pad(clip, ((0, 0), (0, pause)))))
     return sf.info(path).duration
-
-
-def clean(path: Path) -> np.ndarray | None:
-    """A clip as (1, samples) at RATE and VOICE_DBFS without silence around it; None if it is of no use."""
-    try:
-        wave, rate = audio.read(path)
-    except InputError:
-        return None
-    if rate < LOWEST_RATE or audio.level_dbfs(wave) < audio.SILENCE_DBFS:
-        return None
-    voice = audio.resample(audio.match_channels(wave, 1), rate, RATE)
-    voice = scipy.signal.sosfilt(HIGH_PASS, voice).astype(np.float32)
-    voice, _ = librosa.effects.trim(voice, top_db=35)
-    if voice.shape[1] < SHORTEST_CLIP_SECONDS * RATE:
-        return None
-    frames = librosa.feature.rms(y=voice)[0, 0]
-    spoken = np.sqrt(np.mean(np.square(frames[frames > 0.05 * frames.max()])))
-    return voice * min(10 ** (VOICE_DBFS / 20) / spoken, 0.99 / np.abs(voice).max())
 
 
 def write_piece(path: Path, piece: Path) -> float:

@@ -11,15 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.data.sets import debian
+from dmxlib.data.sets import voice
 from dmxlib.data.tracks import Song
 from dmxlib.errors import InputError
 
-LICENSES = """# Licences
-
-No song here is as it was recorded: each was cut, filtered and brought to one level.
-
-"""
+CHANGED = "No song here is as it was recorded: each was cut, filtered and brought to one level."
 # The songs of SSVD-v2.0 that are HUST_Solfege's: their notes begin at the same times in both.
 HUST = """
 1011 1072 1075 1078 1079 1099 1100 1101 1130 1150 1155 1156 1174 1188 1189 1194 1196 1197 1198 1201 1202 1203
@@ -83,14 +79,9 @@ def voices(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
     for corpus, songs in found.items():
         for song in tqdm(songs, f"prepare {corpus.name}", unit="song", disable=quiet):
             path = destination / "train" / "voices" / f"{corpus.name}-{song.stem}.flac"
-            if not path.exists() and (wave := debian.clean(song)) is not None:
-                audio.write(path, audio.stereo(wave), debian.RATE, "PCM_16")
+            if not path.exists() and (wave := voice.clean(song)) is not None:
+                audio.write(path, audio.stereo(wave), voice.RATE, "PCM_16")
         if not songs:
             tqdm.write(f"left out: {corpus.name}; {source} holds no song of it.", file=sys.stderr)
-    lines = [
-        f"- {corpus.name} (github.com/{corpus.repository}): {corpus.terms}\n"
-        for corpus in CORPORA
-        if found[corpus]
-    ]
-    (destination / "LICENSES.md").write_text(LICENSES + "".join(lines))
+    voice.write_licences(destination, CHANGED, [corpus for corpus in CORPORA if found[corpus]])
     return []

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from dmxlib import audio
-from dmxlib.data.sets import debian
+from dmxlib.data.sets import voice
 from dmxlib.data.sets.sing import FRAME_SECONDS, note_line
 from dmxlib.data.tracks import Song
 from dmxlib.errors import InputError
@@ -28,12 +28,8 @@ SHORTEST_SECONDS = 1.0  # of a string; what is shorter is a breath or a single s
 LONGEST_MINUTES = 60  # of a bank, the pauses apart
 TRANSPOSED, MELODY = 3.0, (-4, -2, -1, 0, 1, 3, 5)  # semitones: of a whole string either way, of its notes
 BREATH_SECONDS = 0.2  # from string to string
-LICENSES = """# Licences
-
-No voice here is as its author recorded it: each string was cut, filtered, brought to one level, and changed
-in pitch and speed.
-
-"""
+CHANGED = """No voice here is as its author recorded it: each string was cut, filtered, brought to one level,
+and changed in pitch and speed."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,7 @@ def voices(destination: Path, source: Path | None, quiet: bool) -> list[Song]:
             f"--source {source} holds no folder {BANKS[0].name} or another voicebank with .wav files; clone "
             "what data/README.md names and give the folder above the clones with --source."
         )
-    lines = [f"- {bank.name} (github.com/{bank.repository}): {bank.terms}\n" for bank in there]
-    (destination / "LICENSES.md").write_text(LICENSES + "".join(lines))
+    voice.write_licences(destination, CHANGED, there)
     return []
 
 
@@ -126,8 +121,8 @@ def write_voice(path: Path, clips: list[Path]) -> None:
     first = next(sung, None)
     if first is None:
         return
-    pause = np.zeros((2, round(BREATH_SECONDS * debian.RATE)), np.float32)
-    with audio.open_for_writing(path, debian.RATE, "PCM_16") as file:
+    pause = np.zeros((2, round(BREATH_SECONDS * voice.RATE)), np.float32)
+    with audio.open_for_writing(path, voice.RATE, "PCM_16") as file:
         for wave in itertools.chain([first], sung):
             audio.write_block(file, audio.stereo(wave))
             audio.write_block(file, pause)
@@ -135,11 +130,11 @@ def write_voice(path: Path, clips: list[Path]) -> None:
 
 def singing(clips: list[Path], generator: torch.Generator) -> Iterator[np.ndarray]:
     """The strings (1, samples) in random order, each with a melody, until LONGEST_MINUTES are full."""
-    left = LONGEST_MINUTES * 60 * debian.RATE
+    left = LONGEST_MINUTES * 60 * voice.RATE
     for index in torch.randperm(len(clips), generator=generator).tolist():
-        wave = debian.clean(clips[index])
-        if wave is not None and wave.shape[1] > SHORTEST_SECONDS * debian.RATE:
-            wave = with_melody(wave, debian.RATE, generator)
+        wave = voice.clean(clips[index])
+        if wave is not None and wave.shape[1] > SHORTEST_SECONDS * voice.RATE:
+            wave = with_melody(wave, voice.RATE, generator)
             left -= wave.shape[1]
             yield wave
         if left <= 0:

@@ -9,6 +9,7 @@ import torch
 from dmxlib.audio import OVERLAP
 from dmxlib.baselines.base import Baseline
 from dmxlib.data import Track
+from dmxlib.errors import InputError
 from dmxlib.evaluation.scoring import Song
 from dmxlib.studies.sampling import scores
 from dmxlib.studies.valid_songs import run
@@ -17,7 +18,12 @@ SETTINGS = ((1, OVERLAP), (2, OVERLAP), (4, OVERLAP), (2, 0.5))  # excerpts a ch
 
 
 def study(model: Baseline, track: Track) -> pd.DataFrame:
-    """A row of scores of a track for each of SETTINGS."""
+    """A row of scores of a track for each of SETTINGS.
+
+    Raises InputError where the model is no baseline.
+    """
+    if not isinstance(model, Baseline):
+        raise InputError("--model is not a baseline; name one, such as bsrnn-mini or hdemucs-mini.")
     song, mixture, rows = Song(track), track.mixture(), []
     for excerpts, overlap in SETTINGS:
         model.excerpts_a_chunk = excerpts

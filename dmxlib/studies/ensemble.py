@@ -17,13 +17,15 @@ EXPONENTS = (1.0, 1.25, 1.5)
 
 
 def settings(model: Ensemble) -> pd.DataFrame:
-    """A row for each: the shares without mask and expander, then the model's share with each mask, with the
-    expander, and as it is."""
+    """A row for each: the shares without mask and expander, then each mask and the expander alone with the
+    model's share, then the shares with the mask and expander that the model has."""
     own = {"guide_share": model.guide_share, "exponent": model.exponent, "expander": model.expander}
     plain = own | {"exponent": None, "expander": False}
-    varied = [plain | {"guide_share": share} for share in SHARES]
-    varied += [plain | {"exponent": exponent} for exponent in EXPONENTS]
-    return pd.DataFrame([*varied, plain | {"expander": True}, own], dtype=object)
+    shares = sorted({*SHARES, model.guide_share})
+    varied = [plain | {"guide_share": share} for share in shares]
+    varied += [plain | {"exponent": exponent} for exponent in EXPONENTS] + [plain | {"expander": True}]
+    varied += [own | {"guide_share": share} for share in shares]
+    return pd.DataFrame(varied, dtype=object)
 
 
 def study(model: Ensemble, track: Track) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Read, write, resample and overlap-add audio: arrays are float32 `(channels, samples)` in [-1, 1]."""
 
 import contextlib
+import errno
 import math
 import os
 import shutil
@@ -114,6 +115,10 @@ def _decode(path: Path, destination: Path, track: int, options: tuple) -> Path:
     done = subprocess.run(command, capture_output=True)
     if b"matches no streams" in done.stderr and track != 1:
         raise InputError(f"{path} has no audio track {track}; choose an earlier one.")
+    if any(os.strerror(code).encode() in done.stderr for code in (errno.ENOSPC, errno.EDQUOT)):
+        raise InputError(
+            f"{path} cannot be decoded (no space left in {destination.parent}); set TMPDIR to another folder."
+        )
     if done.returncode or not destination.exists():
         raise InputError(
             f"{path} is damaged, or not audio that soundfile or ffmpeg reads; convert it to wav."

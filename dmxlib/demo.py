@@ -23,7 +23,9 @@ def excerpt(folder: str | None, start: float):
         raise InputError(
             f"{folder} is no folder with mixture and vocals (.wav, .flac ...); prepare a data set first."
         )
-    excerpt = (round(start * track.rate), round(SECONDS * track.rate))
+    if not 0 <= start * track.rate < track.samples:  # so is nan
+        raise InputError(f"--start {start} lies outside of {folder}.")
+    excerpt = (int(start * track.rate), round(SECONDS * track.rate))
     return track.name, track.mixture(*excerpt), track.vocals(*excerpt), track.rate
 
 

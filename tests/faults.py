@@ -373,6 +373,8 @@ INPUTS = [
     ("demo", "a folder that is no song", "toy", None),
     ("demo", "a loop of links", "loop", loop()),
     ("demo", "a loop of links to write to", DEMO, loop("separated")),
+    ("demo", "a start after the end", f"{DEMO} --start=9", None),
+    ("demo", "a start before it", f"{DEMO} --start=-1", None),
     ("demo", "half a song", DEMO, half("toy/train/song 0/vocals.wav")),
     ("data", "no source", "prepare folder out --source none", None),
     ("data", "a source without songs", "prepare folder out --source tiny", None),
@@ -613,15 +615,21 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
 
-def full_disk(command, arguments, room="200k", inside=None):
+def full_disk(command, arguments, room="200k", inside=None, hurt=None):
     """Of a small file system in memory, with less room than the command needs."""
     with small(room, inside) as mounted:
         before = files()
-        code, line = attempt(command, arguments, None if mounted else small_files)
+        code, line = attempt(command, arguments, hurt if mounted else small_files)
         after = files()
     told = "no space left" in line if mounted else "too large" in line
     whole = not any(".part" in name for name in after)
     return code, line, f"{len(before)} → {len(after)}", code == 1 and one_sentence(line) and told and whole
+
+
+def no_room_to_decode(command, arguments):
+    """Of a song that ffmpeg decodes to a temporary file."""
+    converted("long.m4a")
+    return full_disk(command, arguments, hurt=lambda: setattr(tempfile, "tempdir", os.path.abspath("out")))
 
 
 def read_only(command, arguments, inside=None):
@@ -950,6 +958,7 @@ def prepared(before, fault):
 SIX_STEPS = RESUME.replace("steps=4", "steps=6")
 FAULTS = [
     ("separate", "a full disk", f"song.wav --float32 {SEPARATE}", full_disk),
+    ("separate", "no room to decode in", f"long.m4a {SEPARATE}", no_room_to_decode),
     ("separate", "a read-only disk", f"song.wav {SEPARATE}", read_only),
     ("separate", "kill -9 at each of its writes", f"song.wav {SEPARATE}", killed),
     ("separate", "Ctrl-C at every fifth of its writes", f"song.wav {SEPARATE}", interrupted),

@@ -5,6 +5,7 @@ import resource
 import shutil
 import struct
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -420,6 +421,13 @@ def test_full_disk(tmp_path, rng):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_ffmpeg
+def test_no_room_to_decode_in(tmp_path, song):
+    path = made(tmp_path, song, "song.m4a")
+    with fails_on(path, "no space left in /dev"):
+        audio._decode(path, Path("/dev/full"), 1, ("-f", "wav"))
 
 
 # -- resampling ----------------------------------------------------------------------------------------------

@@ -27,6 +27,12 @@ def test_demo_of_a_folder_without_stems_is_one_sentence(tmp_path, monkeypatch):
         demo.main([str(tmp_path)])
 
 
+@pytest.mark.parametrize("start", ["6", "-1", "nan", "inf"])
+def test_demo_of_what_lies_outside_of_the_song_is_one_sentence(toy_root, start):
+    with pytest.raises(SystemExit, match=f"^error: --start {float(start)} lies outside of .*Song 3.$"):
+        demo.main([str(toy_root / "test" / "Toy Song 3"), f"--start={start}"])
+
+
 def test_report_redraws_the_curves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "results/training/some_run"

@@ -44,6 +44,12 @@ def check_named(folder: str, flag: str) -> None:
         raise InputError(f"{flag} is empty; name a folder.")
 
 
+def check_seed(seed: int) -> None:
+    """Raise InputError for a --seed that torch or numpy does not take."""
+    if not 0 <= seed < 2**64:
+        raise InputError(f"--seed is {seed}; choose 0 to 2 ** 64 - 1.")
+
+
 def sentence(error: BaseException) -> str | None:
     """What to tell the user of an error; None where it is a bug."""
     if isinstance(error, InputError):

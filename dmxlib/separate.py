@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from dmxlib import weights
-from dmxlib.errors import InputError, check_named, exit_on_input_error, sentence
+from dmxlib.errors import InputError, check_named, check_seed, exit_on_input_error, sentence
 
 DEFAULT_MODEL = "ldm-dmx-guided-mini"
 BLOCK_SECONDS = 10  # what is read at once: memory stays flat however long the song is
@@ -104,8 +104,7 @@ def main(argv=None) -> None:
         raise InputError(f"--jobs is {options.jobs}; choose 1 or more.")
     if options.track < 1:
         raise InputError(f"--track is {options.track}; choose 1 or more.")
-    if not 0 <= options.seed < 2**64:
-        raise InputError(f"--seed is {options.seed}; choose 0 to 2 ** 64 - 1.")
+    check_seed(options.seed)
     check_named(options.out, "--out")
     load_system.cache_clear()  # the folder may hold another model than at an earlier call
     failed, plan, taken = False, [], set()

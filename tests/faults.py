@@ -385,6 +385,7 @@ INPUTS = [
     ("data", "half a song in the source", PREPARE, half("toy/train/song 0/vocals.wav")),
     ("pack", "no data", "pack none out", None),
     ("pack", "a size that is too small", f"{PACK} --size 0.01MB", None),
+    ("pack", "a size that is no number", f"{PACK} --size nan", None),
     ("pack", "a folder that is there", PACK, text("out/toy/pack.json", "[]")),
     ("pack", "a loop of links as the data", PACK.replace("toy", "loop"), loop()),
     ("pack", "a folder without a name", PACK.replace("out", "''"), None),
@@ -465,6 +466,8 @@ INPUTS = [
     ("evaluation", "an unknown system", EVALUATION.replace("mixture", "spleeter"), None),
     ("evaluation", "no data", EVALUATION.replace("toy", "none"), None),
     ("evaluation", "no excerpt", EVALUATION.replace("excerpts 1", "excerpts 0"), None),
+    ("evaluation", "seconds before the end that are negative", f"{EVALUATION} --held-out=-5", None),
+    ("evaluation", "a seed below 0", f"{EVALUATION} --seed=-1", None),
     ("evaluation", "a model that is none", f"{EVALUATION} --model none".replace("mixture", "bsrnn"), None),
     (
         "evaluation",
@@ -497,6 +500,7 @@ INPUTS = [
     ("evaluation", "a loop of links to write to", EVALUATION, loop("out")),
     ("make", "no estimates", MAKE.replace("estimates", "none"), None),
     ("make", "one system", MAKE.replace("a b", "a"), None),
+    ("make", "a seed below 0", f"{MAKE} --seed=-1", None),
     ("make", "a folder that exists", MAKE.replace("out/new", "toy"), None),
     ("make", "half an estimate", MAKE, half("estimates/a/song 2/vocals.wav")),
     (

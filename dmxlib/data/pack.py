@@ -53,8 +53,8 @@ def pack(roots: list, destination, size: float, mono: bool = False) -> None:
         for rows in sets.values()
         for row, track in rows
     )
-    kbits = min(KBITS[1], SPARE * size * 8e-3 / seconds)
-    if kbits < KBITS[0]:
+    kbits = min(SPARE * size * 8e-3 / seconds, KBITS[1])  # nan stays nan
+    if not kbits >= KBITS[0]:
         raise InputError(
             f"{size / 1e6:g} MB are {kbits:.1f} kbit/s for each channel of {seconds / 3600:.1f} hours; name "
             f"fewer data sets, or more than {KBITS[0] * seconds / 8e3 / SPARE:.3g} MB."

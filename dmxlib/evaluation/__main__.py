@@ -18,7 +18,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from dmxlib.data import Track
-from dmxlib.errors import InputError, check_named, exit_on_input_error
+from dmxlib.errors import InputError, check_named, check_seed, exit_on_input_error
 from dmxlib.evaluation.files import Scores, keep_estimate
 from dmxlib.evaluation.scoring import (
     CLIP_SECONDS,
@@ -130,6 +130,9 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
     options, accelerator = make_parser().parse_args(argv), Accelerator()
     if options.excerpts is not None and options.excerpts < 1:
         raise InputError(f"--excerpts is {options.excerpts}; choose 1 or more.")
+    if not options.held_out >= 0:
+        raise InputError(f"--held-out is {options.held_out}; choose 0 or more seconds.")
+    check_seed(options.seed)
     check_named(options.output_dir, "--output_dir")
     device, models = accelerator.device, choose_models(options.systems, options.model)
     training, tracks = load_songs(options.data_root, options.split, options.held_out, options.target)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dmxlib import audio, metrics
 from dmxlib.data import Track, load_tracks
-from dmxlib.errors import InputError
+from dmxlib.errors import InputError, check_seed
 from dmxlib.evaluation.scoring import SUNG_DBFS, SUNG_FRAME_SECONDS, above
 from dmxlib.listening.aspects import ASPECTS
 from dmxlib.listening.webmushra import write_configs
@@ -201,6 +201,7 @@ def make(
         raise InputError(
             f"a test needs at least one recording, {LEAST_SECONDS} seconds and two different systems."
         )
+    check_seed(seed)
     if destination.exists():
         raise InputError(f"{destination} exists already; name a new folder.")
     tracks = separated_tracks(estimates, systems, data_root)

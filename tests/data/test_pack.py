@@ -100,7 +100,13 @@ def test_without_opus_it_is_flac(songs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "flags, words", [(["--size", "0.01MB"], "kbit/s"), ([], "written twice"), (["--size", "big"], "big")]
+    "flags, words",
+    [
+        (["--size", "0.01MB"], "kbit/s"),
+        (["--size", "nan"], "kbit/s"),
+        ([], "written twice"),
+        (["--size", "big"], "big"),
+    ],
 )
 def test_what_cannot_be_packed(songs, tmp_path, capsys, flags, words):
     if not flags:

@@ -431,6 +431,9 @@ def test_a_baseline_without_weights_says_what_to_do(shipped_instglow, name):
         (["mixture", "--data=nowhere"], "nowhere holds no tracks"),
         (["mixture", "--excerpts=0"], "--excerpts is 0; choose 1 or more"),
         (["mixture", "--excerpts=-3"], "--excerpts is -3; choose 1 or more"),
+        (["mixture", "--held-out=-5"], "--held-out is -5.0; choose 0 or more"),
+        (["mixture", "--held-out=nan"], "--held-out is nan; choose 0 or more"),
+        (["mixture", "--seed=-1"], "--seed is -1; choose 0 to"),
         (["mixture", "--out="], "--output_dir is empty; name a folder"),
     ],
 )

@@ -190,6 +190,7 @@ def unsung(songs, estimates):
         (None, {"systems": ["broad"]}, "two different systems"),
         (None, {"systems": ["broad", "broad"]}, "two different systems"),
         (None, {"recordings": 0}, "at least one recording"),
+        (None, {"seed": -1}, "--seed is -1; choose 0 to"),
         (None, {"seconds": float("nan")}, "1.2 seconds"),
         (None, {"seconds": float("inf")}, "1.2 seconds"),
         (None, {"seconds": 1.1}, "1.2 seconds"),

@@ -53,7 +53,9 @@ def load() -> list[Mutation]:
     """The errors of tests/mutations.yaml."""
     files = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
     return [
-        Mutation(file, entry["tests"], **error) for file, entry in files.items() for error in entry["errors"]
+        Mutation(**{"file": file, "tests": entry["tests"]} | error)
+        for file, entry in files.items()
+        for error in entry["errors"]
     ]
 
 

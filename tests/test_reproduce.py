@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from tqdm import tqdm
 
-from dmxlib.errors import InputError, exit_on_input_error, unwritable
+from dmxlib.errors import InputError, exit_on_input_error, sentence, unwritable
 from dmxlib.reproduce import alone, batches, facts, git_commit, together, whole
 
 
@@ -91,6 +91,14 @@ def test_what_the_system_says_of_a_full_disk_is_told(code):
     assert told.startswith(f"a.wav cannot be written ({os.strerror(code).lower()}")
     assert told.endswith("); choose another folder.")
     assert ("2.0 MB are needed" in told) == (code != errno.EROFS)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG])
+def test_what_the_system_refuses_is_one_sentence(code):
+    reason = os.strerror(code)
+    told = sentence(OSError(code, reason, "song.wav"))
+    assert told == f"song.wav cannot be written or read ({reason.lower()})."
+    assert sentence(OSError(errno.EPIPE, "Broken pipe", "song.wav")) is None  # a bug
 
 
 def test_a_name_that_is_too_long_is_told(tmp_path):

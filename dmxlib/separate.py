@@ -236,8 +236,7 @@ def output_paths(track: Path, options, target: str) -> tuple[Path, Path]:
     if track.is_dir():
         raise InputError(f"{track} is a folder without audio files.")
     extension = "flac" if options.flac else "mp3" if options.mp3 else "wav"
-    # not `resolve`, which ends with an error of its own at a loop of links
-    folder = Path(options.out) / os.path.basename(os.path.realpath(options.name))
+    folder = Path(options.out) / Path(options.name).resolve().name
     fields = {"track": track.stem, "trackext": track.suffix[1:], "ext": extension}
     try:
         names = [options.filename.format(stem=stem, **fields) for stem in (target, f"no_{target}")]

@@ -18,7 +18,7 @@ def song(*levels_db, seconds=4, rate=RATE):
 
 def gain_db(mixture, vocals, rate=RATE):
     """(samples,): what both channels are turned down by."""
-    gains = expand(mixture, vocals, rate) / vocals
+    gains = expand(mixture, vocals, rate, slope=0.5) / vocals
     assert np.allclose(gains[0], gains[1], rtol=1e-5)
     return 20 * np.log10(gains[0])
 
@@ -26,6 +26,12 @@ def gain_db(mixture, vocals, rate=RATE):
 @pytest.mark.parametrize(("level_db", "expected_db"), [(-49, -20), (-19, -5), (-10, -0.5), (-8, 0), (3, 0)])
 def test_each_db_under_the_threshold_turns_down_by_half_a_db(level_db, expected_db):
     assert gain_db(*song(level_db, seconds=40)) == pytest.approx(expected_db, abs=0.1)
+
+
+def test_a_steeper_slope_turns_down_by_as_much_more():
+    mixture, vocals = song(-19, seconds=40)
+    steep = 20 * np.log10(expand(mixture, vocals, RATE, slope=2.0) / vocals)
+    assert steep[0] == pytest.approx(4 * gain_db(mixture, vocals), abs=1e-3)
 
 
 def test_what_is_sung_stays_as_it_is_with_three_quarters_of_a_second_around():

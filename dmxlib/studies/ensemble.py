@@ -9,23 +9,30 @@ import torch
 from dmxlib.data import Track
 from dmxlib.ensemble import Ensemble
 from dmxlib.evaluation.scoring import Song
+from dmxlib.expander import SLOPE, expand
 from dmxlib.studies.sampling import scores
 from dmxlib.studies.valid_songs import run
 
 SHARES = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
 EXPONENTS = (1.0, 1.25, 1.5)
+SLOPES = (None, 0.5, 1.0, 2.0, 4.0)  # of the expander; None is without it
 
 
 def settings(model: Ensemble) -> pd.DataFrame:
-    """A row for each: the shares without mask and expander, then each mask and the expander alone with the
-    model's share, then the shares with the mask and expander that the model has."""
-    own = {"guide_share": model.guide_share, "exponent": model.exponent, "expander": model.expander}
-    plain = own | {"exponent": None, "expander": False}
+    """A row for each: the shares without mask and expander, each mask with the model's share, then each slope
+    and each share with what else the model has."""
+    own = {
+        "guide_share": model.guide_share,
+        "exponent": model.exponent,
+        "slope": SLOPE if model.expander else None,
+    }
+    plain = own | {"exponent": None, "slope": None}
     shares = sorted({*SHARES, model.guide_share})
     varied = [plain | {"guide_share": share} for share in shares]
-    varied += [plain | {"exponent": exponent} for exponent in EXPONENTS] + [plain | {"expander": True}]
+    varied += [plain | {"exponent": exponent} for exponent in EXPONENTS]
+    varied += [own | {"slope": slope} for slope in SLOPES]
     varied += [own | {"guide_share": share} for share in shares]
-    return pd.DataFrame(varied, dtype=object)
+    return pd.DataFrame(varied, dtype=object).drop_duplicates(ignore_index=True)
 
 
 def study(model: Ensemble, track: Track) -> pd.DataFrame:
@@ -35,10 +42,15 @@ def study(model: Ensemble, track: Track) -> pd.DataFrame:
         separator(mixture, rate, generator=torch.Generator().manual_seed(0), refine=refine).vocals
         for separator, refine in ((model.separator, model.refinement), (model.guide, None))
     )
+
+    def figures(guide_share, exponent, slope):
+        pair = Ensemble(model.separator, model.guide, guide_share, exponent, expander=False)
+        vocals = pair.finish(mixture, pair.mix(ours, theirs), rate)
+        return scores(song, expand(mixture, vocals, rate, slope) if slope else vocals)
+
     table = settings(model)
-    pairs = [Ensemble(model.separator, model.guide, **setting) for setting in table.to_dict("records")]
-    figures = [scores(song, pair.finish(mixture, pair.mix(ours, theirs), rate)) for pair in pairs]
-    return table.assign(track=track.name).join(pd.DataFrame(figures))
+    rows = [figures(**setting) for setting in table.to_dict("records")]
+    return table.assign(track=track.name).join(pd.DataFrame(rows))
 
 
 def main(argv=None) -> None:

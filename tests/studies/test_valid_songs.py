@@ -10,6 +10,7 @@ import torch
 from dmxlib import baselines, load_separator
 from dmxlib.data.tracks import training_tracks
 from dmxlib.evaluation.scoring import Song
+from dmxlib.expander import SLOPE
 from dmxlib.studies import chunks, ensemble
 from dmxlib.studies.sampling import scores
 
@@ -45,21 +46,21 @@ def test_each_row_is_what_the_pair_gives(pair, songs, toy_root, tmp_path):
     ensemble.main(["--model", str(pair), *flags])
     rows = pd.read_csv(tmp_path / "rows.csv")
     shares = len(ensemble.SHARES) + 1  # the pair's own, 0.25, is none of them
-    assert len(rows) == (2 * shares + len(ensemble.EXPONENTS) + 1) * rows.track.nunique()
+    others = len(ensemble.EXPONENTS) + len(ensemble.SLOPES) - 2  # two stand in two of the lists
+    assert len(rows) == (2 * shares + others) * rows.track.nunique()
     track = training_tracks(toy_root, SECONDS)[1][0][0]
     model = load_separator(str(pair))
     mixture, generator = track.mixture(), torch.Generator().manual_seed(0)
     vocals = model(mixture, track.rate, generator=generator, refine="wiener").vocals
     expected = scores(Song(track), vocals)
-    own = rows[
-        (rows.track == track.name) & rows.expander & (rows.exponent == 1.5) & (rows.guide_share == 0.25)
-    ]
+    here = rows[rows.track == track.name]
+    own = here[(here.slope == SLOPE) & (here.exponent == 1.5) & (here.guide_share == 0.25)]
     assert len(own) == 1
     for name, value in expected.items():
         assert np.allclose(own[name], value, atol=0.01, equal_nan=True), name
-    sums = rows[(rows.track == track.name) & rows.exponent.isna() & ~rows.expander]
+    sums = here[here.exponent.isna() & here.slope.isna()]
     assert sums.si_sdr.nunique() == shares, "each share sounds different"
-    assert "| 0.25 | 1.50 | True |" in (tmp_path / "table.md").read_text()
+    assert "| 0.25 | 1.50 | 2.00 |" in (tmp_path / "table.md").read_text()
     assert json.loads((tmp_path / "run.json").read_text())["commit"]
 
 

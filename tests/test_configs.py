@@ -18,6 +18,7 @@ import dmxlib
 from dmxlib import baselines
 from dmxlib.baselines.base import new_model
 from dmxlib.config import from_values, read_yaml
+from dmxlib.errors import InputError
 from dmxlib.latents import LatentConfig
 from dmxlib.summary import markdown
 from dmxlib.train import TRAINABLE
@@ -358,6 +359,13 @@ def test_the_papers_recipe_at_mini_size():
     batches = [config.train_batch_size * config.gradient_accumulation_steps for config in mini]
     assert batches[0] == batches[1] and codec.max_train_steps == 0
     assert codec.normalization == read("paper_codec").normalization == "range"
+
+
+@pytest.mark.parametrize("system", ["codec", "bsrnn", "hdemucs", "msgld"])
+def test_more_than_two_channels_are_refused(system):
+    config = CodecTrainConfig if system == "codec" else baselines.module(system).TrainConfig
+    with pytest.raises(InputError, match="channels is 3; choose 1 or more, 2 at most"):
+        from_values(config, {"channels": 3})
 
 
 if __name__ == "__main__":

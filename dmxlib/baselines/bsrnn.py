@@ -79,7 +79,7 @@ class TrainConfig(BaselineConfig):
     hop: int = setting(512, "samples from frame to frame")
     chunk_samples: int = setting(132_300, "samples of an excerpt and channel")
     sampling_rate: int = setting(44_100, "in Hz")
-    channels: int = setting(2, "audio channels")
+    channels: int = setting(2, "audio channels", most=2)
 
 
 class BSRNN(Baseline):

@@ -35,7 +35,7 @@ class TrainConfig(BaselineConfig):
     window: int = setting(4096, "samples of the STFT")
     chunk_samples: int = setting(485_100, "samples of an excerpt and channel")
     sampling_rate: int = setting(44_100, "in Hz")
-    channels: int = setting(2, "audio channels")
+    channels: int = setting(2, "audio channels", most=2)
 
 
 class HDemucs(Baseline):

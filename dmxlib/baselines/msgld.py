@@ -52,7 +52,7 @@ class TrainConfig(BaselineConfig):
     latent_channels: int = setting(128, "of the codec")
     chunk_samples: int = setting(491_520, "samples of an excerpt")
     sampling_rate: int = setting(48_000, "in Hz, the codec's")
-    channels: int = setting(2, "audio channels, the codec's")
+    channels: int = setting(2, "audio channels, the codec's", most=2)
     guidance_scale: float = setting(1.0, "of separation, saved with the system; 1: no guidance")
 
 

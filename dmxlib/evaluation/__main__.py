@@ -134,6 +134,8 @@ def run(argv: list[str], clip_seconds: float = CLIP_SECONDS, **protocol) -> None
         raise InputError(f"--held-out is {options.held_out}; choose 0 or more seconds.")
     check_seed(options.seed)
     check_named(options.output_dir, "--output_dir")
+    if options.keep is not None:
+        check_named(options.keep, "--keep")
     device, models = accelerator.device, choose_models(options.systems, options.model)
     training, tracks = load_songs(options.data_root, options.split, options.held_out, options.target)
     own = {"seed": options.seed, "training": tuple(training), "device": device}

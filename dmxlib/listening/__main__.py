@@ -3,7 +3,16 @@
 import argparse
 from pathlib import Path
 
-from dmxlib.errors import exit_on_input_error
+from dmxlib.errors import check_named, exit_on_input_error
+
+# Arguments that are folders, as the help names them.
+FOLDERS = {
+    "estimates": "ESTIMATES",
+    "destination": "OUT",
+    "folder": "OUT",
+    "results": "RESULTS",
+    "output_dir": "--output_dir",
+}
 
 
 def run_make(options) -> None:
@@ -74,8 +83,10 @@ def main(argv=None) -> None:
 
     options = parser.parse_args(argv)
     run = options.__dict__.pop("run")
-    for name in {"estimates", "destination", "folder", "results"} & vars(options).keys():
-        setattr(options, name, Path(getattr(options, name)))
+    for name in FOLDERS.keys() & vars(options).keys():
+        if (folder := getattr(options, name)) is not None:
+            check_named(folder, FOLDERS[name])
+            setattr(options, name, Path(folder))
     run(options)
 
 

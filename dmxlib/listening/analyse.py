@@ -202,7 +202,7 @@ def report(ratings: pandas.DataFrame, key: dict, notes: list[str], folder: Path)
     return text
 
 
-def analyse(results: Path, key: str | None = None, output_dir: str | None = None) -> str:
+def analyse(results: Path, key: str | None = None, output_dir: Path | None = None) -> str:
     """Read what listeners sent, drop what must be dropped, and write the scores; returns them as markdown.
 
     Raises InputError as `read_results` does, or where a folder or the key is missing.
@@ -214,7 +214,7 @@ def analyse(results: Path, key: str | None = None, output_dir: str | None = None
         raise InputError(f"{path} does not exist; name the test's key.json with --key.")
     key = read_key(path)
     ratings, notes = read_results(results, key)
-    return report(ratings, key, notes, Path(output_dir) if output_dir else path.parent / "analysis")
+    return report(ratings, key, notes, output_dir or path.parent / "analysis")
 
 
 # -- without listeners ---------------------------------------------------------------------------------------

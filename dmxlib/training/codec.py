@@ -47,7 +47,7 @@ class CodecTrainConfig(SongsConfig, TrainerConfig):
         False, "fit the codebooks anew in the end; where the encoder learns they always are"
     )
     sampling_rate: int = setting(24_000, "in Hz")
-    channels: int = setting(1, "audio channels")
+    channels: int = setting(1, "audio channels", most=2)
     dimension: int = setting(128, "latent channels")
     n_filters: int = setting(32, "channels of the first convolution")
     n_residual_layers: int = setting(0, "residual layers before each strided convolution", least=0)

@@ -435,6 +435,7 @@ def test_a_baseline_without_weights_says_what_to_do(shipped_instglow, name):
         (["mixture", "--held-out=nan"], "--held-out is nan; choose 0 or more"),
         (["mixture", "--seed=-1"], "--seed is -1; choose 0 to"),
         (["mixture", "--out="], "--output_dir is empty; name a folder"),
+        (["mixture", "--keep="], "--keep is empty; name a folder"),
     ],
 )
 def test_bad_calls_are_told_in_one_sentence(toy_root, tmp_path, flags, message):

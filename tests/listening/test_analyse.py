@@ -155,6 +155,21 @@ def test_listening_analyse_writes_table_three(package, key, tmp_path, capsys):
     assert list(tests.test) == ["Wilcoxon"] * 3  # two systems: Friedman's test wants three
 
 
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (["make", "", "out", "--data_root", "songs"], "ESTIMATES"),
+        (["make", "estimates", "", "--data_root", "songs"], "OUT"),
+        (["serve", ""], "OUT"),
+        (["analyse", ""], "RESULTS"),
+        (["analyse", "results", "--output_dir="], "--output_dir"),
+    ],
+)
+def test_listening_takes_no_folder_without_a_name(call, name):
+    with pytest.raises(SystemExit, match=f"^error: {name} is empty; name a folder"):
+        command.main(call)
+
+
 def test_listening_proxy_is_named_so(package, key, monkeypatch, capsys):
     def run(wave, rate):
         return {"sig_mos": 1 + len(wave) / rate, "bak_mos": 3.0, "ovrl_mos": 2.0, "p808_mos": 2.0}

@@ -32,7 +32,7 @@ from dmxlib.errors import InputError
 from dmxlib.reproduce import choice, seeded_generator, uniform, whole
 from dmxlib.summary import markdown
 
-MUSIC_DBFS = -20.0
+MUSIC_DBFS = -20.0  # 6 dB over voice.VOICE_DBFS
 EXCERPT_SECONDS, SHORTEST_PIECE_SECONDS = 75.0, 40.0
 SHORTEST_VOICE_SECONDS, PAUSE_SECONDS = 8.0, 0.25
 SONG_SECONDS, VOICE_OVER_DB = 60.0, (-6.0, 8.0)  # the random gain of the voice of a song

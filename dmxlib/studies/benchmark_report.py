@@ -121,7 +121,7 @@ def write(table: pd.DataFrame, folder: Path, device: str = "cpu") -> None:
 
 def plot(totals: pd.DataFrame):
     """Seconds a clip over LDM-dmx's sampling steps; the other systems are level lines."""
-    curves, sweep = {}, sorted(totals.steps.dropna().unique())
+    curves, sweep = {}, sorted(totals.steps.dropna().unique()) or [1]  # without LDM-dmx a point each
     for (system, size, precision, compiled), group in totals.groupby(list(KEY[1:5])):
         steps, seconds = group.steps, group.seconds_median
         if system != "ldm-dmx":

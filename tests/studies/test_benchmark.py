@@ -105,6 +105,13 @@ def test_training_rates_and_days():
     assert benchmark_report.days(table[table.batch == 8]).gpus.tolist() == [4]
 
 
+def test_other_systems_are_plotted_without_ldm_dmx(tmp_path):
+    rows = [("hdemucs", "fp32", False, "total", 4.0), ("msdm", "fp32", False, "total", 300.0)]
+    table = made(rows, "system", "precision", "compiled", "part", "seconds_median")
+    benchmark_report.write(table, tmp_path)
+    assert (tmp_path / "steps.png").stat().st_size > 0
+
+
 def test_a_table_of_before_there_were_devices_is_read(tmp_path):
     path = tmp_path / "benchmark.csv"
     assert benchmark_report.read(path).empty

@@ -19,6 +19,10 @@ from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.unet import VocalUNet1D
 
 RATE, SECONDS = 44_100, 6.0
+# of commands that tests start: this code first, then what the tests themselves were given
+SEARCHED = os.pathsep.join(
+    [os.path.dirname(os.path.dirname(__file__)), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 ENCODEC = {  # EnCodec's two architectures, narrow
     name: dict(
         official,

@@ -7,20 +7,18 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from conftest import make_codec, make_pipeline
+from conftest import SEARCHED, make_codec, make_pipeline
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmxlib import audio, baselines, pipeline, separate, weights
 from dmxlib.ensemble import FILE, load_separator
 from dmxlib.errors import sentence
 
-ROOT = Path(__file__).parents[1]
 BSRNN = baselines.load("bsrnn")
 RATE, FRAMES = 22_050, 25_001  # 1.13 s
 
@@ -443,7 +441,7 @@ def test_steps_out_of_range_are_told(run, track, steps):
 
 
 def python(*arguments, cwd, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    environment = {**os.environ, "PYTHONPATH": SEARCHED, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=900)
 
@@ -468,14 +466,14 @@ def test_ctrl_c_while_a_library_is_imported(track, model_folder, tmp_path, libra
     (tmp_path / library).mkdir()
     (tmp_path / library / "__init__.py").write_text(code)
     arguments = ["-m", "dmxlib.separate", track, "-n", model_folder]
-    done = python(*arguments, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    done = python(*arguments, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{SEARCHED}")
     assert (done.returncode, done.stderr) == (1, "interrupted\n")
 
 
 def test_help_and_a_wrong_flag_need_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise AssertionError('torch is imported')")
     for flag, code in (("--help", 0), ("--hlep", 2)):
-        done = python("-m", "dmxlib.separate", flag, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+        done = python("-m", "dmxlib.separate", flag, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{SEARCHED}")
         assert done.returncode == code and "Traceback" not in done.stderr
 
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import reset_accelerate
+from conftest import SEARCHED, reset_accelerate
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_forward_hook
@@ -470,7 +470,7 @@ def test_diverged_run_stops_with_one_sentence(flags, tmp_path, monkeypatch):
 
 # -- as a user runs it --------------------------------------------------------------------------------------
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SEARCHED, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def start_command(flags):

@@ -191,6 +191,7 @@ def asked(argv=None):
     parser.add_argument(
         "--sizes", nargs="+", choices=("paper", "mini"), default=["paper", "mini"], help="these sizes"
     )
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="these systems (default: all)")
     parser.add_argument(
         "--batches", nargs="+", type=int, help="of training steps (default: 1, a GPU 4 to 32)"
     )
@@ -205,6 +206,7 @@ def asked(argv=None):
         replace(case, device=str(options.device), repeats=case.repeats or options.repeats)
         for case in cases
         if case.measure in kinds and case.size in options.sizes
+        if case.system in (options.systems or [case.system])
     ]
 
 

@@ -160,7 +160,7 @@ def test_a_gpu_has_the_same_cases_and_more():
 
 
 def test_only_what_is_asked_for_is_measured():
-    """One command gives the training steps, of the sizes and batches that it names."""
+    """One command gives the training steps, of the sizes, batches and systems that it names."""
     argv = ["--only", "training", "--sizes", "mini", "--batches", "3", "5", "--repeats", "2"]
     _, asked = benchmark.asked(argv)
     assert {case.measure for case in asked} == {benchmark.training}
@@ -168,6 +168,11 @@ def test_only_what_is_asked_for_is_measured():
     last = timing.precisions("cpu")[-1]  # in which every batch is timed
     plain = [case for case in asked if not case.compiled and (case.source, case.precision) == ("audio", last)]
     assert [(case.stage, case.batch) for case in plain] == [(1, 3), (1, 5), (2, 3), (2, 5), (3, 3)]
+    _, asked = benchmark.asked(["--systems", "msgld", "msdm", "--only", "baseline", "training"])
+    kinds = {(case.system, case.measure) for case in asked}
+    assert kinds == {
+        (name, kind) for name in ("msgld", "msdm") for kind in (benchmark.baseline, benchmark.training)
+    }
 
 
 @pytest.mark.parametrize("flags", [["--device", "mps"], ["--device", "cuda:99"], ["--batches", "0"]])

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import SEARCHED
 
 from dmxlib.device import cores, find_device, prefer_speed
 from dmxlib.errors import InputError
@@ -68,7 +68,7 @@ def test_a_macs_fallback_is_on_before_torch_is_loaded():
         "print(os.environ['PYTORCH_ENABLE_MPS_FALLBACK'])"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTORCH_ENABLE_MPS_FALLBACK"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    environment["PYTHONPATH"] = SEARCHED
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "1"
 
 

@@ -175,7 +175,7 @@ def measured(cases: list[Case]):
 def asked(argv=None):
     """What the command line asks for: its options, the device in their place, and the cases.
 
-    Raises InputError where a device or a number is none.
+    Raises InputError where a device or a number is none, or no case is as asked for.
     """
     parser = argparse.ArgumentParser(
         prog="python -m dmxlib.studies.benchmark", description="Time everything; see results/README.md."
@@ -201,13 +201,18 @@ def asked(argv=None):
     if options.device.type not in BATCHES or options.repeats < 1 or min(options.batches or [1]) < 1:
         raise InputError("--device has to be cpu or cuda, --repeats and --batches at least 1.")
     cases = quick_cases() if options.quick else all_cases(str(options.device), options.batches)
-    kinds = [KINDS[name] for name in options.only]
-    return options, [
+    kinds, systems = (
+        [KINDS[name] for name in options.only],
+        options.systems or {case.system for case in cases},
+    )
+    cases = [
         replace(case, device=str(options.device), repeats=case.repeats or options.repeats)
         for case in cases
-        if case.measure in kinds and case.size in options.sizes
-        if case.system in (options.systems or [case.system])
+        if case.measure in kinds and case.size in options.sizes and case.system in systems
     ]
+    if not cases:
+        raise InputError("there is no case of these kinds, sizes and systems; ask for others.")
+    return options, cases
 
 
 @exit_on_input_error

@@ -58,7 +58,8 @@ def test_output_has_the_inputs_rate_and_length(tiny_pipeline, rate, chunks, refi
     wave = noise(chunks * CHUNK, rate)
     vocals = separate(tiny_pipeline, wave, rate, refine=refine, num_inference_steps=1)
     assert vocals.shape == wave.shape and vocals.dtype == np.float32
-    assert np.isfinite(vocals).all() and vocals.std() > 0
+    # a level is clamped at twice the mixture's; a mask takes away alone
+    assert 0 < np.square(vocals).mean() < (1 if refine else 4) * np.square(wave).mean()
 
 
 @pytest.mark.parametrize(("samples", "count"), [(1, 1), (20_480, 1), (20_481, 2), (36_864, 2), (36_865, 3)])

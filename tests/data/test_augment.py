@@ -118,6 +118,16 @@ def test_layer_puts_another_accompaniment_under_half_of_them(pair, rng):
     assert all(abs(np.corrcoef(part[0], other[1][0])[0, 1]) > 0.999 for part in added)
 
 
+@pytest.mark.parametrize("remix", augment.REMIXES.values())
+def test_no_excerpt_is_read_that_a_coin_leaves_out(pair, remix):
+    read = []
+    for generator in seeds():
+        before = len(read)
+        remixed = remix(pair, lambda: read.append(pair) or pair, generator)
+        assert len(read) - before == (remixed is not pair)
+    assert 20 < len(read) < 44
+
+
 @pytest.mark.parametrize("change", augment.VOICES.values())
 def test_half_of_the_voices_change_and_keep_their_length(change, rng):
     vocals = 0.1 * rng.standard_normal((2, 16_000)).astype(np.float32)

@@ -3,6 +3,7 @@
 It is torch's "lazy": gradients on "cuda", which two systems take as they separate, ask for its driver.
 """
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,8 @@ from diffusers import DDIMScheduler, ModelMixin
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dmxlib import baselines
+from dmxlib.baselines import msgld
+from dmxlib.codec.load import load_codec
 from dmxlib.data import load_tracks
 from dmxlib.evaluation.systems import Options, load_pipeline, make_system
 from dmxlib.metrics import external
@@ -101,6 +104,28 @@ def test_a_baseline_separates_on_its_device(name, tmp_path, toy_root, gpu):
 @pytest.mark.parametrize("name", ["ldm-dmx@2", "ldm-dmx-refined", "codec-ceiling"])
 def test_ldm_dmx_separates_on_its_device(name, model_folder, toy_root, gpu):
     separates(name, model_folder, toy_root, gpu)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+@pytest.mark.parametrize("name", ["msgld@2", "msgld-refined@2"])
+def test_msgld_separates_on_its_device(name, codec_folder, tmp_path, toy_root, gpu, monkeypatch):
+    """Its codec, which it does not hold, goes with it."""
+    codec = load_codec(str(codec_folder))
+    monkeypatch.setattr(msgld, "load_codec", lambda name: codec)
+    sizes = {key: SMALL["msdm"][key] for key in ("level_channels", "fourier_channels", "time_channels")}
+    sizes |= {"blocks_per_level": 1, "attention_from": 1, "latent_channels": 16, "chunk_samples": 32 * 320}
+    msgld.MSGLD("none", **sizes).save_pretrained(tmp_path)
+    separates(name, tmp_path, toy_root, gpu)
+    assert codec.device == torch.device(DEVICE)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+def test_a_pair_separates_on_its_device(model_folder, tmp_path, toy_root, gpu):
+    """What dmxlib.separate and the evaluation take by default."""
+    CLASSES["bsrnn"](**SMALL["bsrnn"]).save_pretrained(tmp_path / "guide")
+    names = {"separator": str(model_folder), "guide": str(tmp_path / "guide"), "guide_share": 0.5}
+    (tmp_path / "ensemble.json").write_text(json.dumps(names | {"exponent": 1.25}))
+    separates("ldm-dmx-guided", tmp_path, toy_root, gpu)
 
 
 def separates(name, folder, toy_root, mode):

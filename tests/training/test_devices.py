@@ -11,17 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from diffusers.training_utils import EMAModel
 from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from dmxlib import baselines
-from dmxlib.baselines import base
+from dmxlib.baselines import base, msgld
 from dmxlib.codec.quantizer import QuantizedCodec
 from dmxlib.latents import encode_batch
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
-from dmxlib.studies import few_steps
+from dmxlib.studies import few_steps, robustness
 from dmxlib.training import codec as codec_training
 from dmxlib.training import decoded, loop, separator
 from dmxlib.training.log import Log
@@ -194,6 +195,35 @@ def test_a_baseline(gpu, tmp_path, monkeypatch, name):
         check(base.TrainStep(to_gpu(model), dataset), on_gpu(dataset), tmp_path)
 
 
+def test_msgld(pipeline, tmp_path, monkeypatch):
+    """On a codec that is no part of what learns."""
+    monkeypatch.setattr(base, "PREVIEW_STEPS", 2)
+    monkeypatch.setattr(DDIMScheduler, "step", one_step)
+    sizes = {key: size for key, size in SIZES.items() if key != "chunk_frames"}
+    model = msgld.MSGLD("none", **sizes, blocks_per_level=1, latent_channels=8, chunk_samples=320 * 8)
+    model.__dict__["_codec"] = pipeline.codec.requires_grad_(False)
+    dataset = pairs(1, model.config.chunk_samples)
+    check(base.TrainStep(to_gpu(model), dataset), on_gpu(dataset), tmp_path)
+
+
+def one_step(scheduler, v, timestep, sample):  # the real one reads the timestep
+    assert v.device == sample.device == timestep.device
+    return SimpleNamespace(prev_sample=sample - v)
+
+
+def test_batches_are_pinned_and_workers_stay(gpu, fresh_accelerate, tmp_path):
+    """What the loader needs to fill a GPU's next batch while it learns from this one."""
+    config = loop.TrainerConfig(dataloader_num_workers=1, output_dir=str(tmp_path))
+    assert loop.make_accelerator(config).dataloader_config.non_blocking
+    for device in ("cuda", "cpu"):
+        accelerator = SimpleNamespace(
+            device=torch.device(device), is_main_process=False, num_processes=1, prepare=lambda *parts: parts
+        )
+        with gpu:
+            loader = loop.Run(torch.nn.Conv1d(1, 1, 1), range(100), config, accelerator).loader
+        assert loader.persistent_workers and loader.pin_memory == (device == "cuda")
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_no_step_waits_for_the_device(gpu, fresh_accelerate, monkeypatch, optimizer):
     """What a number of a GPU is asked for is not known without waiting."""
@@ -226,6 +256,17 @@ def test_the_latent_cache(pipeline):
     batch = torch.utils.data.default_collate(pairs(1, pipeline.chunk_samples))
     encoded = encode_batch(pipeline.codec, batch)
     assert {tensor.device.type for tensor in encoded.values()} == {"cpu"}
+
+
+@torch.no_grad()
+def test_the_noise_study(pipeline):
+    """Every place that noise is added at, one stream and segments."""
+    codec = robustness.raw(pipeline.codec)
+    waves = [torch.randn(1, 1, 320 * 8).to(DEVICE)]
+    made = [*robustness.noise_estimates(codec, waves, (0,), (0.0, 0.1))]
+    assert {row["experiment"] for row, _ in made} == {*robustness.TITLES}
+    made += robustness.stream_estimates(codec, waves)
+    assert {estimate.shape for _, estimate in made} == {(1, 320 * 8)}
 
 
 def test_a_tensor_on_the_processor_is_noticed(pipeline):

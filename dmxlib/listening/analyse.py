@@ -1,7 +1,7 @@
 """From ratings to mean opinion scores: intervals, tests, agreement, and the paper's Table III.
 
-As in the paper, listeners alone are a sample: songs are fixed, so that nothing is said of other songs (a mixed
-model would), no listener is screened out, and the true vocals are not among what is rated.
+Listeners alone are a sample, songs are fixed: nothing is said of other songs, which a mixed model would. No
+listener is screened out, and the true vocals are not among what is rated.
 """
 
 import shlex

@@ -95,8 +95,9 @@ def _build(config, folder, state, quiet):
             f"{folder} holds a cache made with other settings; choose another output_dir or remove it."
         )
     training, validation = pairs_of(config, codec)  # before a cache is begun: they may be unusable
-    with whole(description) as part:
-        part.write_text(json.dumps(settings, indent=2))
+    if state.is_main_process:  # of two machines one would take the other's part for one of a killed process
+        with whole(description) as part:
+            part.write_text(json.dumps(settings, indent=2))
     jobs = [("valid", validation, range(len(validation)))] + [
         (f"{start:06d}", training, range(start, min(start + config.shard_size, len(training))))
         for start in range(0, len(training), config.shard_size)

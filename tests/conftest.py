@@ -1,6 +1,9 @@
 """What the tests share: a small prepared data set, a tiny codec and a tiny system, one thread, no network."""
 
 import os
+import socket
+import subprocess
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: a name that is unknown stays so
 
@@ -23,6 +26,7 @@ RATE, SECONDS = 44_100, 6.0
 SEARCHED = os.pathsep.join(
     [os.path.dirname(os.path.dirname(__file__)), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SEARCHED, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 ENCODEC = {  # EnCodec's two architectures, narrow
     name: dict(
         official,
@@ -158,6 +162,32 @@ def fresh_accelerate():
     reset_accelerate()
     yield reset_accelerate
     reset_accelerate()
+
+
+def start_launch(*words, machines=1):
+    """`accelerate launch` of two processes, on as many machines, all of them this one: its launchers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}  # with --cpu it would start one process
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", machines, "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    return [
+        subprocess.Popen(
+            [*map(str, [*command, "--machine_rank", rank, *words])],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(machines)
+    ]
+
+
+def launch(*words, machines=1):
+    """`start_launch` to its end: the greatest exit code, and what the launchers told."""
+    launchers = start_launch(*words, machines=machines)
+    told = "".join(launcher.communicate(timeout=300)[1] for launcher in launchers)
+    return max(launcher.returncode for launcher in launchers), told
 
 
 class Evil:

@@ -7,11 +7,13 @@ import dataclasses
 import importlib
 import inspect
 import re
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from accelerate.commands.config import load_config_from_file
 from encodec.modules import SEANetEncoder
 
 import dmxlib
@@ -366,6 +368,16 @@ def test_more_than_two_channels_are_refused(system):
     config = CodecTrainConfig if system == "codec" else baselines.module(system).TrainConfig
     with pytest.raises(InputError, match="channels is 3; choose 1 or more, 2 at most"):
         from_values(config, {"channels": 3})
+
+
+def test_accelerate_reads_the_config_of_two_nodes(tmp_path):
+    block = re.search(r"(?:^    \w+: .*\n)+", (CONFIGS / "README.md").read_text(), re.M)[0]
+    (tmp_path / "two_nodes.yaml").write_text(textwrap.dedent(block))
+    config = load_config_from_file(str(tmp_path / "two_nodes.yaml"))
+    assert (config.num_machines, config.num_processes, config.distributed_type) == (2, 8, "MULTI_GPU")
+    assert (config.machine_rank, config.main_process_ip) == (0, "HOST")
+    stage1 = read("paper_stage1")
+    assert 8 * 4 == PROCESSES * stage1.train_batch_size * stage1.gradient_accumulation_steps
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_codec
+from conftest import launch, make_codec
 from safetensors.torch import save_file
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -99,6 +99,41 @@ def test_processes_share_the_shards(config, folder, tmp_path):
     assert len(made[0]) == len(SHARDS) // 2 and made[1] == {*SHARDS}
     for name in SHARDS:
         assert (tmp_path / "shared" / name).read_bytes() == (folder / name).read_bytes()
+
+
+DYING = """
+import os, signal
+from accelerate import PartialState
+from dmxlib import latents
+
+write = latents._write_shard
+
+def write_one(*shard):
+    write(*shard)
+    if PartialState().process_index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+latents._write_shard = write_one
+latents.main()
+"""
+
+
+def test_a_launch_on_two_machines_goes_on_after_a_killed_one(config, folder, tmp_path):
+    """The second of two processes dies with its first shard written; two machines of one process each make
+    the rest, and all is what one process made."""
+    shared, script = tmp_path / "shared", tmp_path / "dying.py"
+    flags = [f"--{key}={value}" for key, value in asdict(replace(config, output_dir=str(shared))).items()]
+    script.write_text(DYING)
+    code, told = launch(script, *flags)
+    assert code and "SIGKILL" in told
+    assert (shared / SHARDS[0]).exists() and not (shared / SHARDS[2]).exists()
+    code, told = launch("-m", "dmxlib.latents", *flags, machines=2)
+    assert code == 0, told[-3000:]
+    assert sorted(path.name for path in shared.iterdir()) == sorted(path.name for path in folder.iterdir())
+    for name in SHARDS:
+        assert (shared / name).read_bytes() == (folder / name).read_bytes()
+    settings = [json.loads((made / "cache.json").read_text()) for made in (shared, folder)]
+    assert settings[0] == {**settings[1], "output_dir": str(shared)}
 
 
 def test_finished_cache_encodes_nothing(config):

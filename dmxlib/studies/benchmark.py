@@ -4,9 +4,10 @@ benchmark.csv has one row a measurement. Separation is of a 12-s stereo clip at 
 and refinement included; its parts are timed beside it, on one chunk. An iterative baseline's time is that of
 its first step and of each further one times their number. Two of H-Demucs' chunks cover the clip; "total, in
 one chunk" spares it the second. A training step is of excerpts of white noise that are in memory already: no
-reading, no augmentation. Songs go through the command line; those of a minute give about.json its speeds,
-which `--list-models` prints. Paper sizes have random weights, which take the same time. What a device cannot
-compute in bf16 or tf32 is left out, and table.md says so.
+reading, no augmentation. Beside a compiled one the same step is timed without, so the memory is that of both.
+Songs go through the command line; those of a minute give about.json its speeds, which `--list-models` prints.
+Paper sizes have random weights, which take the same time. What a device cannot compute in bf16 or tf32 is
+left out, and table.md says so.
 
 `peak_mb` is the process's, each case having its own on a processor, but with --quick; `gpu_peak_mb` what
 torch held of the GPU, at most. A GPU's own clock is read, after a call that is not counted. As the commands

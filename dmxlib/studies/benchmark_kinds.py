@@ -134,7 +134,8 @@ def baseline(case: Case, clock=timed):
 
 
 def training(case: Case):
-    """An optimiser step on a batch of excerpts; of LDM-dmx in one stage, from waves or from the cache."""
+    """An optimiser step on a batch of excerpts; of LDM-dmx in one stage, from waves or from the cache. With a
+    compiled U-Net the first is "warm-up", and the same step without takes turns with the others."""
     if case.system == "ldm-dmx":
         module, batch = ldm_dmx_training(case)
         parts = (module.pipeline.unet, module.pipeline.conditioner)
@@ -147,7 +148,11 @@ def training(case: Case):
     generator = seeded_generator(0, device=case.device)
     with in_precision(case.precision, case.device, search=True):
         step = optimizer_step(module, lambda: loss(generator))
-        times = timed({part: step}, case.repeats, device=case.device)
+        times, calls = {}, {part: step}
+        if case.compiled:
+            times = timed({"warm-up": step}, repeats=1, skip=0, device=case.device)
+            calls[f"{part}, not compiled"] = torch.compiler.set_stance("force_eager")(step)
+        times |= timed(calls, case.repeats, device=case.device)
     return times, count(*parts)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import reset_accelerate, separate
+from conftest import launch, reset_accelerate, separate
 
 from dmxlib import audio, baselines, metrics, weights
 from dmxlib.data import load_tracks
@@ -188,6 +188,51 @@ def test_a_broken_off_run_goes_on_by_system_and_track(made, space, tmp_path):
     assert files.read_runs(tmp_path / "run.json") == [
         {"system": "a", "seed": 0}, {"system": "c", "seed": 1}, {"system": "b", "seed": 0, "command": "x"},
     ]  # fmt: skip
+
+
+DYING = """
+import os, signal, sys, time
+from accelerate import PartialState
+from dmxlib.evaluation import __main__ as command
+from dmxlib.evaluation.scoring import Song
+
+score = Song.score
+
+def score_or_die(song, name, estimate):
+    if PartialState().process_index == 1 and name == "ldm-dmx@1":
+        while not os.path.exists(f"{sys.argv[-1]}/rows.csv"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(song, name, estimate)
+
+Song.score = score_or_die
+command.main()
+"""
+
+
+def test_launched_processes_share_the_songs_and_go_on_after_a_killed_one(toy_root, model_folder, tmp_path):
+    """Of three songs the second process's first is lost with it, behind the first system."""
+    argv = ["mixture", "ldm-dmx@1", "--waves", "--excerpts=1", "--split=train"]
+    argv += [f"--model={model_folder}", f"--data_root={toy_root}", "--output_dir"]
+    one, two, script = tmp_path / "one", tmp_path / "two", tmp_path / "dying.py"
+    command.main([*argv, str(one)])
+    script.write_text(DYING)
+    code, told = launch(script, *argv, two)
+    assert code and "SIGKILL" in told
+    left = files.read_rows(two / "rows.csv")
+    assert set(left.system) == {"mixture"} and set(left.track) == {"Toy Song 0", "Toy Song 1"}
+    code, told = launch("-m", "dmxlib.evaluation", *argv, two)
+    assert code == 0, told[-3000:]
+    key = [*files.COLUMNS[:4]]
+    tables = [
+        files.read_rows(folder / "rows.csv").sort_values(key, ignore_index=True) for folder in (one, two)
+    ]
+    assert len(set(tables[0].track)) == 3
+    pd.testing.assert_frame_equal(*tables)
+    runs = [
+        [{**run, "command": "", "date": ""} for run in files.read_runs(f / "run.json")] for f in (one, two)
+    ]
+    assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from functools import partialmethod
 import pandas as pd
 import pytest
 import torch
+from conftest import make_codec, make_pipeline
 
 from dmxlib import streaming
 from dmxlib.studies import benchmark, benchmark_kinds, benchmark_report, timing
@@ -311,6 +312,24 @@ def test_what_the_table_was_measured_on_is_said(folder):
     assert "excerpts of white noise" in text and "excerpts a second" in text
     assert (benchmark_report.LACKS.format("bf16") in text) != timing.computes_bf16()
     assert "The paper's own times" not in text
+
+
+def test_a_compiled_training_step_takes_turns_with_the_same_without(monkeypatch):
+    ran = []
+
+    def backend(graph, _):
+        return lambda *tensors: ran.append(graph) or graph.forward(*tensors)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
+    monkeypatch.setattr(benchmark_kinds, "ldm_dmx", lambda size: make_pipeline(make_codec(24_000)))
+    case = benchmark.Case(benchmark.training, batch=1, source="cache", compiled=True, repeats=2)
+    part = "stage 1, training step from cache"
+    times, _ = benchmark.training(case)
+    assert {name: len(seconds) for name, seconds in times.items()} == {
+        "warm-up": 1, part: 2, f"{part}, not compiled": 2,
+    }  # fmt: skip
+    compiled = {*ran}
+    assert len(ran) == 4 * len(compiled) > 0, "the first, one that is not counted, and two"
 
 
 class Recurrent(torch.nn.Module):

@@ -224,18 +224,43 @@ def test_batches_are_pinned_and_workers_stay(gpu, fresh_accelerate, tmp_path):
         assert loader.persistent_workers and loader.pin_memory == (device == "cuda")
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_no_step_waits_for_the_device(gpu, fresh_accelerate, monkeypatch, optimizer):
-    """What a number of a GPU is asked for is not known without waiting."""
+class Waiting(Exception):
+    """A number of the device was asked for."""
 
-    class Waiting(Exception):
-        pass
+
+@pytest.fixture
+def no_waits(monkeypatch):
+    """From this call on, what a number of a GPU is asked for is not known without waiting."""
 
     def wait(*_):
         raise Waiting
 
-    for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "cpu"):
-        monkeypatch.setattr(FakeTensor, name, wait, raising=False)
+    def begin():
+        for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "cpu"):
+            monkeypatch.setattr(FakeTensor, name, wait, raising=False)
+
+    return begin
+
+
+@pytest.mark.parametrize("source, stage", [("cache", 1), ("audio", 1), ("cache", 2), ("audio", 2)])
+def test_no_loss_waits_for_the_device(pipeline, no_waits, source, stage):
+    batch = on_gpu(pairs(1, pipeline.chunk_samples))
+    if source == "cache":
+        batch = encode_batch(pipeline.codec, batch)
+        del batch["condition" if stage == 2 else "mixture"]
+        batch = {key: tensor.to(DEVICE) for key, tensor in batch.items()}
+    step = separator.TrainStep(pipeline, stage == 2, [])
+    no_waits()
+    with torch.enable_grad():
+        loss = step.train()(batch, seeded_generator(0, device=DEVICE))
+        loss.backward()
+    with pytest.raises(Waiting):
+        float(loss)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_no_step_waits_for_the_device(gpu, fresh_accelerate, no_waits, optimizer):
+    no_waits()
     config = loop.TrainerConfig(optimizer=optimizer)
     accelerator = loop.make_accelerator(config)
     accelerator.device_placement = False

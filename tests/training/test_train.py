@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import SEARCHED, reset_accelerate
+from conftest import ENVIRONMENT, launch, reset_accelerate, start_launch
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_forward_hook
@@ -470,18 +470,21 @@ def test_diverged_run_stops_with_one_sentence(flags, tmp_path, monkeypatch):
 
 # -- as a user runs it --------------------------------------------------------------------------------------
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": SEARCHED, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
 
 def start_command(flags):
     return subprocess.Popen([sys.executable, ROOT / "dmxlib" / "train.py", *flags], env=ENVIRONMENT)
 
 
-def kill_after(steps, process, folder):
-    """Kill a run as soon as its log says so many steps."""
+def wait_for(steps, folder):
+    """Until a run's log says so many steps."""
     deadline, log = time.time() + 240, folder / "log.jsonl"
     while time.time() < deadline and (not log.exists() or log.read_text().count('"grad_norm"') < steps):
         time.sleep(0.002)
+
+
+def kill_after(steps, process, folder):
+    """Kill a run as soon as its log says so many steps."""
+    wait_for(steps, folder)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL  # it was still at work
 
@@ -574,24 +577,21 @@ save_file({**tensors, "heard": torch.stack(heard)}, f"{config.output_dir}/{name}
 
 
 def test_two_process_run_agrees_and_resumes(flags, tmp_path):
-    def launch(script, **settings):
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-        command += ["--main_process_port", "0", script, *flags(folder, **settings)]
-        environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}  # with --cpu it would start one process
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+    def launched(script, **settings):
+        code, told = launch(script, *flags(folder, **settings))
+        assert code == 0, told[-3000:]
         assert json.loads((folder / "run.json").read_text())["processes"] == 2
 
     folder = tmp_path / "run"
     settings = dict(max_train_steps=6, checkpointing_steps=2, validation_steps=1000)
-    launch(ROOT / "dmxlib" / "train.py", **settings)
+    launched(ROOT / "dmxlib" / "train.py", **settings)
     losses = log_of(folder)
     assert list(losses) == [1, 2, 3, 4, 5, 6]
     unbroken = parts(folder)["unet"]
     shutil.rmtree(folder / "checkpoint-6")
     script = tmp_path / "reporting.py"
     script.write_text(REPORTING)
-    launch(script, **settings, resume_from_checkpoint="latest")
+    launched(script, **settings, resume_from_checkpoint="latest")
     ranks = [load_file(folder / f"rank{rank}.safetensors") for rank in (0, 1)]
     heard = [rank.pop("heard") for rank in ranks]
     # other pairs and other noise in each process; of the epoch, two steps long, both data sets are told
@@ -605,6 +605,19 @@ def test_two_process_run_agrees_and_resumes(flags, tmp_path):
         flags(folder, **{**settings, "max_train_steps": 7}, resume_from_checkpoint="latest")
     )  # in one process
     assert list(log_of(folder)) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_launch_that_is_told_to_stop_writes_a_checkpoint_of_all_processes(flags, tmp_path):
+    """The launcher alone hears it, as from a scheduler, and passes it on."""
+    settings = dict(max_train_steps=100_000, checkpointing_steps=100_000, logging_steps=2)
+    (launcher,) = start_launch(ROOT / "dmxlib" / "train.py", *flags(tmp_path / "run", **settings))
+    wait_for(4, tmp_path / "run")
+    launcher.terminate()
+    told = launcher.communicate(timeout=240)[1]
+    assert launcher.returncode and "--resume_from_checkpoint latest goes on" in told, told[-3000:]
+    (checkpoint,) = checkpoints.complete_checkpoints(tmp_path / "run")
+    step = int(checkpoint.name.rpartition("-")[2])
+    assert step % 2 == 0 and list(log_of(tmp_path / "run")) == [*range(1, step + 1)]
 
 
 # -- the codec ----------------------------------------------------------------------------------------------

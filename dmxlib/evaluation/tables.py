@@ -301,9 +301,7 @@ def speed_figure(folder):
     ours = ours.dropna(subset="seconds")
     sweeps = [runs.sort_values("steps") for _, runs in ours.groupby("name", sort=False) if len(runs) > 1]
     blocks = {"ours": ours, "the paper's": PAPER.dropna(subset="seconds")}
-    heights = [
-        max(2.5, 0.7 + 0.2 * len(frame)) for frame in blocks.values()
-    ]  # inches; a legend has a line each
+    heights = [max(2.5, 0.7 + 0.2 * len(frame)) for frame in blocks.values()]  # inches, of a legend's lines
     figure = Figure(figsize=(13, sum(heights)), layout="constrained")
     panels = figure.subplots(2, len(shown), gridspec_kw={"height_ratios": heights})
     for row, (block, frame) in zip(panels, blocks.items(), strict=True):

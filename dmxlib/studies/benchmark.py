@@ -202,10 +202,8 @@ def asked(argv=None):
     if options.device.type not in BATCHES or options.repeats < 1 or min(options.batches or [1]) < 1:
         raise InputError("--device has to be cpu or cuda, --repeats and --batches at least 1.")
     cases = quick_cases() if options.quick else all_cases(str(options.device), options.batches)
-    kinds, systems = (
-        [KINDS[name] for name in options.only],
-        options.systems or {case.system for case in cases},
-    )
+    kinds = [KINDS[name] for name in options.only]
+    systems = options.systems or {case.system for case in cases}
     cases = [
         replace(case, device=str(options.device), repeats=case.repeats or options.repeats)
         for case in cases

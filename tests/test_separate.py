@@ -1,7 +1,6 @@
 """The command line writes what it says, all of it or nothing, and tells what is wrong in one sentence."""
 
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from conftest import SEARCHED, make_codec, make_pipeline
+from conftest import ENVIRONMENT, SEARCHED, make_codec, make_pipeline
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmxlib import audio, baselines, pipeline, separate, weights
@@ -441,9 +440,10 @@ def test_steps_out_of_range_are_told(run, track, steps):
 
 
 def python(*arguments, cwd, **environment):
-    environment = {**os.environ, "PYTHONPATH": SEARCHED, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=900)
+    return subprocess.run(
+        command, env={**ENVIRONMENT, **environment}, cwd=cwd, capture_output=True, text=True, timeout=900
+    )
 
 
 def test_the_command(track, model_folder, tmp_path):

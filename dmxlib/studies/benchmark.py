@@ -203,14 +203,17 @@ def asked(argv=None):
         raise InputError("--device has to be cpu or cuda, --repeats and --batches at least 1.")
     cases = quick_cases() if options.quick else all_cases(str(options.device), options.batches)
     kinds = [KINDS[name] for name in options.only]
-    systems = options.systems or {case.system for case in cases}
+    known = {case.system for case in cases}
+    systems = options.systems or known
+    if unknown := sorted({*systems} - known):
+        raise InputError(f"there is no case of {', '.join(unknown)}; choose from {', '.join(sorted(known))}.")
     cases = [
         replace(case, device=str(options.device), repeats=case.repeats or options.repeats)
         for case in cases
         if case.measure in kinds and case.size in options.sizes and case.system in systems
     ]
     if not cases:
-        raise InputError("there is no case of these kinds, sizes and systems; ask for others.")
+        raise InputError("no case is of these kinds, sizes and systems at once; ask for others.")
     return options, cases
 
 

@@ -177,7 +177,7 @@ def test_only_what_is_asked_for_is_measured():
 
 
 @pytest.mark.parametrize(
-    "flags", [["--device", "mps"], ["--device", "cuda:99"], ["--batches", "0"], ["--systems", "?"]]
+    "flags", [["--device", "mps"], ["--device", "cuda:99"], ["--batches", "0"], ["--systems", "msgld", "?"]]
 )
 def test_what_cannot_be_is_one_sentence(tmp_path, flags):
     with pytest.raises(SystemExit) as exit:

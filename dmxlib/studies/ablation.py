@@ -8,7 +8,8 @@ The file names the command that trains, its config, what all variants share and 
     variants:
         - {}
         - {mask_channels: 0}
-    scored_on: [data/leave-sodium-out]    # of a separator: data sets whose valid songs score it as well
+    systems: [ldm-dmx]    # whose names in the evaluation the trained separator is scored under
+    scored_on: {data/leave-sodium-out: --split valid}    # data sets, and what the evaluation scores of each
     results: results/ablations/separator.csv    # runs land in data/runs/ablations/<results' name>/<variant>
 """
 
@@ -28,7 +29,6 @@ from dmxlib.errors import InputError, exit_on_input_error
 from dmxlib.reproduce import whole
 
 RUNS = Path("data/runs/ablations")
-SCORED = ("ldm-dmx", "ldm-dmx-refined")
 METRICS = ("sdr", "si_sdr", "lsd", "lsd_8000_16000", "mel_mae", "silence_db")
 
 
@@ -40,7 +40,8 @@ class Comparison:
     config: str = "dmxlib/configs/mini_stage1.yaml"
     shared: dict = field(default_factory=dict)
     variants: list = field(default_factory=list)
-    scored_on: list = field(default_factory=list)
+    systems: list = field(default_factory=lambda: ["ldm-dmx", "ldm-dmx-refined"])
+    scored_on: dict = field(default_factory=dict)
     results: str = "results/ablations/separator.csv"
 
 
@@ -48,8 +49,9 @@ def compare(comparison: Comparison, runs: Path = RUNS) -> None:
     """Train what has no row yet, in the file's order, into folders of `runs`; a run that was broken off is
     resumed.
 
-    Columns: variant, command, steps, minutes, the last validation's figures, and for each data set of
-    `scored_on` the medians of METRICS, raw and refined. Raises InputError where a command fails.
+    Columns: variant, command, steps, minutes, the last validation's figures, for each data set of
+    `scored_on` and each system the medians of METRICS, and the mean over the sets of the SI-SDR's. Raises
+    InputError where a command fails.
     """
     table = Path(comparison.results)
     rows = pd.read_csv(table).to_dict("records") if table.exists() else []
@@ -63,9 +65,12 @@ def compare(comparison: Comparison, runs: Path = RUNS) -> None:
             command += [f"--{key}", json.dumps(value) if isinstance(value, list) else str(value)]
         run([*command, "--resume_from_checkpoint", "latest"])
         figures = {"variant": name, "command": shlex.join(["python", *command]), **training_figures(folder)}
-        for data_set in comparison.scored_on:
-            figures |= median_scores(folder, Path(data_set))
-        rows.append(figures)
+        for data_set, flags in comparison.scored_on.items():
+            scores = folder / "scores" / Path(data_set).name
+            asked = [*comparison.systems, "--model", f"{folder}/model", *shlex.split(flags)]
+            run(["-m", "dmxlib.evaluation", *asked, "--data_root", data_set, "--output_dir", str(scores)])
+            figures |= medians_of(scores)
+        rows.append(figures | mean_si_sdr(figures, comparison.systems))
         with whole(table) as part:
             pd.DataFrame(rows).to_csv(part, index=False)
 
@@ -78,20 +83,17 @@ def training_figures(folder: Path) -> dict:
     return {"steps": log[-1]["step"], "minutes": round(minutes, 1)} | list(filter(None, figures))[-1]
 
 
-def median_scores(folder: Path, data_set: Path) -> dict:
-    """Score a run's separator on the valid songs of a data set; returns the medians."""
-    scores = folder / "scores" / data_set.name
-    songs = ["--data", str(data_set), "--split", "valid", "--out", str(scores)]
-    run(["-m", "dmxlib.evaluation", *SCORED, "--model", f"{folder}/model", *songs])
-    return medians_of(scores)
-
-
 def medians_of(scores: Path) -> dict:
-    """The medians of METRICS from the scores of a data set, in the folder of its name."""
-    medians = pd.read_csv(scores / "rows.csv").groupby(["system", "metric"]).value.median()
-    return {
-        f"{scores.name}_{system}_{metric}": medians[system, metric] for system in SCORED for metric in METRICS
-    }
+    """Of each system on a data set, in the folder of its name: the medians of what of METRICS was scored."""
+    rows = pd.read_csv(scores / "rows.csv")
+    medians = rows[rows.metric.isin(METRICS)].groupby(["system", "metric"], sort=False).value.median()
+    return {f"{scores.name}_{system}_{metric}": value for (system, metric), value in medians.items()}
+
+
+def mean_si_sdr(figures: dict, systems: list[str]) -> dict:
+    """Of each system the mean of its median SI-SDRs on all data sets."""
+    found = {name: [v for key, v in figures.items() if key.endswith(f"_{name}_si_sdr")] for name in systems}
+    return {f"mean_{name}_si_sdr": sum(values) / len(values) for name, values in found.items() if values}
 
 
 def run(arguments: list[str]) -> None:

@@ -219,6 +219,19 @@ def test_the_number_of_steps_is_saved_and_taken(tiny_pipeline, tmp_path, steps):
     assert not np.allclose(own, separate(tiny_pipeline, wave, num_inference_steps=2), atol=1e-4)
 
 
+def test_the_temperature_is_saved_and_scales_the_noise(tiny_pipeline, tmp_path):
+    wave, started = noise(CHUNK, 24_000), {}
+    for temperature in (1.0, 0.25, 0.0):
+        model = VocalSeparationPipeline(**tiny_pipeline.components, chunk_frames=64, temperature=temperature)
+        model.save_pretrained(tmp_path / str(temperature))
+        model, inputs = load(tmp_path / str(temperature)), []
+        model.unet.register_forward_pre_hook(lambda _, values, inputs=inputs: inputs.append(values[0]))
+        separate(model, wave, num_inference_steps=2)
+        started[temperature] = inputs[0]
+    assert torch.equal(0.25 * started[1.0], started[0.25]) and started[1.0].std() > 0.9
+    assert not started[0.0].any()
+
+
 @pytest.mark.parametrize("rule", ["averaged", "drawn"])
 def test_level_rule_of_an_older_folder(copy, tiny_pipeline, rule):
     index = copy / "model_index.json"

@@ -11,7 +11,8 @@ from dmxlib import baselines, load_separator
 from dmxlib.data.tracks import training_tracks
 from dmxlib.evaluation.scoring import Song
 from dmxlib.expander import SLOPE
-from dmxlib.studies import chunks, ensemble
+from dmxlib.refine import wiener
+from dmxlib.studies import chunks, ensemble, temperature
 from dmxlib.studies.sampling import scores
 
 SECONDS = 2.0  # held out of each training song
@@ -83,4 +84,28 @@ def test_chunks_are_as_long_as_their_row_says(pair, songs, toy_root, tmp_path):
 def test_what_has_no_chunks_is_refused(pair, songs, tmp_path):
     with pytest.raises(SystemExit, match="--model is not a baseline"):
         chunks.main(["--model", str(pair), *songs, "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_row_has_its_steps_and_temperature(model_folder, songs, toy_root, tmp_path):
+    temperature.main(["--model", str(model_folder), *songs, "--output_dir", str(tmp_path)])
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    track = training_tracks(toy_root, SECONDS)[1][0][0]
+    here, model = rows[rows.track == track.name], load_separator(str(model_folder))
+    assert list(zip(here.steps, here.temperature, strict=True)) == [*temperature.SETTINGS]
+    model.register_to_config(temperature=0.25)
+    song, mixture, row = Song(track), track.mixture(), here.iloc[temperature.SETTINGS.index((4, 0.25))]
+    generator = torch.Generator().manual_seed(0)
+    vocals = model(mixture, track.rate, num_inference_steps=4, generator=generator).vocals
+    refined = wiener(mixture, vocals, track.rate, model.sampling_rate / 2)
+    for prefix, wave in (("", vocals), ("refined_", refined)):
+        for name, value in scores(song, wave).items():
+            assert np.allclose(row[prefix + name], value, atol=1e-3, equal_nan=True), prefix + name
+    assert here.si_sdr.nunique() == len(here)
+    assert here.missed_voiced.between(0, 1).all()
+
+
+def test_what_draws_no_latents_has_no_temperature(pair, songs, tmp_path):
+    with pytest.raises(SystemExit, match="--model is not LDM-dmx"):
+        temperature.main(["--model", str(pair), *songs, "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

@@ -127,8 +127,8 @@ def _convert(key, value, kind):
 
 
 def take(config, used) -> None:
-    """Set the fields of a config that `used`, a loaded system's own, has as well: a run's folder then records
-    the sizes that were trained."""
+    """Set the fields of a config that `used`, of a loaded system or a latent cache, has as well: a run's
+    folder then records what was trained, and on what."""
     for field in dataclasses.fields(config):
         if field.name in used:
             value = used[field.name]

@@ -10,7 +10,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -179,6 +179,11 @@ class CachedPairs(torch.utils.data.Dataset):
         for key, value in needed.items():
             if self.settings.get(key, value) != value:
                 raise InputError(f"{self.folder} was made with another {key}; make one for this model.")
+
+    @property
+    def pairs_settings(self) -> dict:
+        """What its pairs were made of: the fields of PairsConfig."""
+        return {field.name: self.settings[field.name] for field in fields(PairsConfig)}
 
     def set_epoch(self, epoch: int) -> None:
         """A cache is the same in every epoch."""

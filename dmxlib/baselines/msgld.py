@@ -22,7 +22,7 @@ from dmxlib.baselines import base
 from dmxlib.baselines.base import Baseline, BaselineConfig
 from dmxlib.codec import Codec
 from dmxlib.codec.load import load_codec
-from dmxlib.config import setting
+from dmxlib.config import setting, take
 from dmxlib.diffusion import check_steps, make_scheduler, v_loss
 from dmxlib.errors import InputError
 from dmxlib.latents import CachedPairs, checksum
@@ -222,4 +222,5 @@ def make_training(config: TrainConfig, device):
     )
     frames = model.config.chunk_samples // model.codec.hop_length
     training.check(chunk_frames=frames, codec_checksum=checksum(model.codec), target=config.target)
+    take(config, training.pairs_settings)
     return TrainStep(model.to(device), validation), training

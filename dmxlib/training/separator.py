@@ -180,7 +180,8 @@ def new_pipeline(codec: Codec, config: TrainConfig) -> VocalSeparationPipeline:
 
 
 def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):
-    """The (training, validation) pairs: of the latent cache where one is named, else encoded as they come."""
+    """The (training, validation) pairs: of the latent cache where one is named, whose settings of the pairs
+    the config takes over, else encoded as they come."""
     if config.latent_cache is None:
         return pairs_of(config, pipeline.codec)
     codec_checksum = checksum(pipeline.codec)
@@ -189,6 +190,7 @@ def make_datasets(config: TrainConfig, pipeline: VocalSeparationPipeline):
     condition = "mixture" if touched else "condition"
     training, validation = (CachedPairs(config.latent_cache, condition, held) for held in (False, True))
     training.check(chunk_frames=config.chunk_frames, codec_checksum=codec_checksum, target=pipeline.target)
+    take(config, training.pairs_settings)
     return training, validation
 
 

@@ -9,6 +9,7 @@ from conftest import reset_accelerate, separate
 
 from dmxlib import baselines, train
 from dmxlib.baselines import base, msgld
+from dmxlib.config import read_yaml
 from dmxlib.diffusion import alpha_sigma
 from dmxlib.ensemble import load_separator
 from dmxlib.errors import InputError
@@ -278,6 +279,8 @@ def test_train_command(cache, toy_root, tmp_path, monkeypatch, cached):
     finally:
         reset_accelerate()
     assert msgld.MSGLD.from_pretrained(tmp_path / "run" / "model").config.codec == cache.codec
+    config = read_yaml(tmp_path / "run" / "config.yaml")
+    assert (config["data_root"], config["pairs"]) == (str(toy_root), 4), "also where a cache has them"
     assert {wave.shape for wave in plotted[-1].values()} == {(1, FRAMES * 320)}
 
 

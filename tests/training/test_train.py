@@ -1,5 +1,6 @@
 """Both stages train from the real command, survive a kill, and run in two processes."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -25,7 +26,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from dmxlib import train, train_codec
 from dmxlib.codec.load import load_codec
 from dmxlib.config import parse_config
-from dmxlib.data import VocalPairs, training_tracks
+from dmxlib.data import PairsConfig, VocalPairs, training_tracks
 from dmxlib.latents import CachedPairs, LatentConfig, build_cache, pairs_of
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
@@ -167,6 +168,15 @@ def test_the_config_says_what_was_trained_and_not_what_was_asked_for(stage2):
     assert len(sizes) == 9 and {key: config[key] for key in sizes} == {key: saved[key] for key in sizes}
     assert config["level_channel"] and config["num_inference_steps"] == 1
     assert load_codec(config["codec"]).dimension == saved["condition_channels"]
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_the_config_says_what_the_latent_cache_was_made_of(request, cache, stage):
+    folder = request.getfixturevalue(stage)
+    config = parse_config(TrainConfig, ["--config", str(folder / "config.yaml")])
+    for field in dataclasses.fields(PairsConfig):
+        assert getattr(config, field.name) == getattr(cache, field.name), field.name
+    assert config.pairs == 8 and config.output_dir == str(folder), "the cache's pairs, the run's own folder"
 
 
 def test_averages_are_what_is_saved(stage1):

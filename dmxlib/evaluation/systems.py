@@ -257,7 +257,7 @@ SAMPLED = {"generative": True, "samples": True}
 # To be trained for equally long, at mini size.
 RECIPES = {
     "ldm-dmx-paper": "LDM-dmx by the paper's recipe",
-    "ldm-dmx-plus": "LDM-dmx by our recipe, trained as long",
+    "ldm-dmx-plus": "LDM-dmx (our recipe), trained as long",
 }
 
 # In the tables' order: what the others are compared with, two oracles, the paper's systems in its order.
@@ -269,8 +269,13 @@ ROWS = (
     Row("codec-ceiling", "true vocals through the codec", codec_ceiling, sees_vocals=True),
     Row("irm", "IRM", reference(references.ideal_ratio_mask), sees_vocals=True),
     *baselines_that_are(generative=True),
-    Row("ldm-dmx", "LDM-dmx", latent_diffusion, **SAMPLED),
-    Row("ldm-dmx-refined", "LDM-dmx, refined", partial(latent_diffusion, refine="wiener"), **SAMPLED),
+    Row("ldm-dmx", "LDM-dmx (our recipe)", latent_diffusion, **SAMPLED),
+    Row(
+        "ldm-dmx-refined",
+        "LDM-dmx (our recipe), refined",
+        partial(latent_diffusion, refine="wiener"),
+        **SAMPLED,
+    ),
     *(
         Row(name + ending, title + more, partial(recipe, name, refine=refine), **SAMPLED)
         for name, title in RECIPES.items()

@@ -334,8 +334,8 @@ def test_each_iterative_system_has_its_own_number_of_steps(model_folder):
 
 
 def test_titles_say_what_the_steps_are():
-    assert full_title("ldm-dmx@1", 1) == "LDM-dmx, 1 step (the mean)"
-    assert full_title("ldm-dmx-refined", 50) == "LDM-dmx, refined, 50 steps (sampled)"
+    assert full_title("ldm-dmx@1", 1) == "LDM-dmx (our recipe), 1 step (the mean)"
+    assert full_title("ldm-dmx-refined", 50) == "LDM-dmx (our recipe), refined, 50 steps (sampled)"
     assert full_title("instglow", 150) == "InstGlow, 150 steps"  # a descent to the mode
     assert full_title("irm", None) == "IRM ◇" and full_title("bsrnn", None) == "BS-RNN"
 

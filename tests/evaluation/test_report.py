@@ -75,11 +75,11 @@ def lines(text, start):
 
 def test_table2_has_each_systems_medians_and_facts(scores):
     ours, paper = tables.table2(scores).split("## The paper's")
-    irm, ldm = lines(ours, "| IRM")[0], lines(ours, "| LDM-dmx, 1 step (the mean) |")[0]
+    irm, ldm = lines(ours, "| IRM")[0], lines(ours, "| LDM-dmx (our recipe), 1 step (the mean) |")[0]
     assert irm[:7] == ["IRM ◇", "no", "-", "-", "fp32", "0.50 ± 0.01", "3 (1 to 6)"]
-    assert ldm[:6] == ["LDM-dmx, 1 step (the mean)", "yes", "9.9 M", "1", "bf16", "3.00 ± 0.25"]
+    assert ldm[:6] == ["LDM-dmx (our recipe), 1 step (the mean)", "yes", "9.9 M", "1", "bf16", "3.00 ± 0.25"]
     assert ldm[8] == "0.2 (0.1 to 0.3)"
-    assert lines(ours, "| LDM-dmx, 1 step (the mean) | 12000")[0][2:] == ["3 (1 to 6)"] * 4
+    assert lines(ours, "| LDM-dmx (our recipe), 1 step (the mean) | 12000")[0][2:] == ["3 (1 to 6)"] * 4
     assert lines(ours, "| IRM ◇ | 22050")
     assert "5 excerpts of a song" in ours and "    python -m dmxlib.evaluation irm\n" in ours
     assert lines(paper, "| LDM-dmx")[0][3:] == ["1.74 ± 0.02", "1.30", "6.43", "0.198", "1.29"]
@@ -89,19 +89,24 @@ def test_table2_has_each_systems_medians_and_facts(scores):
 def test_table2_says_what_is_missing_and_what_was_dropped(scores):
     text = tables.table2(scores)
     assert "Not scored: mixture, best-gain, equalizer, repet, codec-ceiling, instglow" in text
-    assert "- LDM-dmx, 1 step (the mean): 5 of 5 in sir: no reason." in text
-    assert "- LDM-dmx, 1 step (the mean): 2 of 5 in log_f0_rmse: no reason." in text
+    assert "- LDM-dmx (our recipe), 1 step (the mean): 5 of 5 in sir: no reason." in text
+    assert "- LDM-dmx (our recipe), 1 step (the mean): 2 of 5 in log_f0_rmse: no reason." in text
     assert "DNSMOS" not in text and "Mixture" not in text
     others = text.partition("Interference")[2]
-    assert lines(others, "| LDM-dmx")[0] == ["LDM-dmx, 1 step (the mean)", "3 (1 to 6)", "4.5", "-"]
+    assert lines(others, "| LDM-dmx")[0] == [
+        "LDM-dmx (our recipe), 1 step (the mean)",
+        "3 (1 to 6)",
+        "4.5",
+        "-",
+    ]
 
 
 def test_steps_are_rows_in_order(scores):
     ours = tables.table2(scores).split("Not scored")[0]
     assert [(line[0], line[3]) for line in lines(ours, "| LDM-dmx")] == [
-        ("LDM-dmx, 1 step (the mean)", "1"),
-        ("LDM-dmx, 4 steps (sampled)", "4"),
-        ("LDM-dmx, 10 steps (sampled)", "10"),
+        ("LDM-dmx (our recipe), 1 step (the mean)", "1"),
+        ("LDM-dmx (our recipe), 4 steps (sampled)", "4"),
+        ("LDM-dmx (our recipe), 10 steps (sampled)", "10"),
     ]
 
 
@@ -124,14 +129,20 @@ def test_figures_show_ours_and_the_papers_apart(scores):
     figure = tables.table2_figure(scores)
     top, bottom = figure.axes[: len(figure.axes) // 2], figure.axes[len(figure.axes) // 2 :]
     assert [label.get_text() for label in top[0].get_yticklabels()] == [
-        "IRM ◇", "LDM-dmx, 1 step (the mean)", "LDM-dmx, 4 steps (sampled)", "LDM-dmx, 10 steps (sampled)",
-    ]  # fmt: skip
+        "IRM ◇",
+        "LDM-dmx (our recipe), 1 step (the mean)",
+        "LDM-dmx (our recipe), 4 steps (sampled)",
+        "LDM-dmx (our recipe), 10 steps (sampled)",
+    ]
     assert list(top[0].lines[0].get_xdata()) == [3, 3, 4, 10]
     assert list(bottom[0].lines[0].get_xdata()) == list(tables.PAPER.lsd)
     speed = tables.speed_figure(scores)
     names = [[text.get_text() for text in axes.get_legend().texts] for axes in speed.axes[1::2]]
     assert names == [
-        [f"LDM-dmx, {steps}" for steps in ("1 step (the mean)", "4 steps (sampled)", "10 steps (sampled)")],
+        [
+            f"LDM-dmx (our recipe), {steps}"
+            for steps in ("1 step (the mean)", "4 steps (sampled)", "10 steps (sampled)")
+        ],
         ["InstGlow", "MSDM", "LDM-dmx", "H-Demucs"],
     ]  # an oracle's time says nothing
     assert [text.get_text() for text in speed.axes[0].texts] == ["T=1", "T=4", "T=10"]

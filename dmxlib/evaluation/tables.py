@@ -212,7 +212,9 @@ def table2(folder) -> str:
     to_bandwidth = {f"{metric}_to_bandwidth": title for metric, title in PAPERS_METRICS.items()}
     octaves = {f"lsd_{low}_{high}": f"{low} to {high} Hz" for low, high in pairwise(OCTAVES_HZ)}
     timed = [run for run in read_runs(Path(folder) / "run.json") if "timed" in run]
-    clock = f"in float32, all systems in turns, on {timed[0]['machine']}" if timed else "not measured"
+    clock = "not measured"
+    if timed:
+        clock = f"in float32, in turns, in one run, on {timed[0]['machine']}; rows with - were not timed"
     over = "songs" if rows.track.nunique() > 1 else "excerpts, which knows nothing of other songs"
     parts = [
         "# Table II\n\n## Ours",

@@ -15,6 +15,7 @@ from diffusers import DDIMScheduler
 from diffusers.training_utils import EMAModel
 from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._pytree import tree_map_only
 
 from dmxlib import baselines
 from dmxlib.baselines import base, msgld
@@ -23,8 +24,8 @@ from dmxlib.latents import encode_batch
 from dmxlib.pipeline import VocalSeparationPipeline
 from dmxlib.reproduce import seeded_generator
 from dmxlib.studies import few_steps, robustness
+from dmxlib.training import checkpoints, decoded, loop, separator
 from dmxlib.training import codec as codec_training
-from dmxlib.training import decoded, loop, separator
 from dmxlib.training.log import Log
 from dmxlib.training.optimizer import make_optimizer
 
@@ -209,6 +210,62 @@ def test_msgld(pipeline, tmp_path, monkeypatch):
 def one_step(scheduler, v, timestep, sample):  # the real one reads the timestep
     assert v.device == sample.device == timestep.device
     return SimpleNamespace(prev_sample=sample - v)
+
+
+def test_what_was_saved_on_the_device_goes_back_onto_it(gpu, tmp_path, monkeypatch):
+    """Read onto the processor, a checkpoint's parts are on the device in another run, whose next step works.
+
+    No bytes are written: this cannot show that safetensors and `torch.save` take a GPU's tensors, nor that
+    the numbers come back the same, for there are none.
+    """
+    files = {}
+
+    def write(content, path):
+        files[path.name] = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().cpu(), content)
+
+    def read(path, map_location="cpu", weights_only=True):
+        assert map_location == "cpu" and weights_only
+        return files[path.name]
+
+    for place, saves, loads in ((checkpoints, "save_file", "load_file"), (torch, "save", "load")):
+        monkeypatch.setattr(place, saves, write)
+        monkeypatch.setattr(place, loads, read)
+    monkeypatch.setattr(FakeTensor, "__bool__", lambda tensor: True)  # each weight is finite
+
+    def new_run():
+        run = object.__new__(loop.Run)
+        run.config, run.folder, run.step = loop.TrainerConfig(), tmp_path, 0
+        run.accelerator = SimpleNamespace(
+            device=torch.device(DEVICE),
+            is_main_process=True,
+            unwrap_model=lambda module: module,
+            wait_for_everyone=lambda: None,
+        )
+        run.module = to_gpu(torch.nn.Conv1d(1, 1, 3))
+        run.parameters, run.skipped = [*run.module.parameters()], torch.zeros(2, device=DEVICE)
+        run.optimizer, run.ema = make_optimizer(run.parameters, run.config), EMAModel(run.parameters)
+        return run
+
+    def learn(run):
+        for parameter in run.parameters:
+            parameter.grad = torch.randn_like(parameter)
+        run.optimizer.step()
+        run.ema.step(run.parameters)
+        run.step += 1
+
+    def parts(run):
+        state = [value for values in run.optimizer.state.values() for value in values.values()]
+        return [*run.module.state_dict().values(), *run.ema.shadow_params, *state]
+
+    with gpu, torch.no_grad():
+        first, second = new_run(), new_run()
+        learn(first)
+        first.save_checkpoint(0, {})
+        second.load_checkpoint(checkpoints.find_checkpoint("latest", tmp_path))
+        assert second.step == 1
+        assert [part.device for part in parts(second)] == [part.device for part in parts(first)]
+        assert {part.device.type for part in parts(second)} == {"lazy"}
+        learn(second)
 
 
 def test_batches_are_pinned_and_workers_stay(gpu, fresh_accelerate, tmp_path):

@@ -58,6 +58,7 @@ class Row(NamedTuple):
     ours: bool = False
 
 
+HQ = "data/musdb18-hq"
 PAPERS_FOUR = ["polarity", "channel_flip", "pitch_shift", "stem_remix"]
 SPECIFICATION = [
     Row("paper_codec", "init", "EnCodec 48 kHz", "48khz", f"{LDM} III-B"),
@@ -185,6 +186,35 @@ SPECIFICATION = [
     Row("paper_instglow", "max_grad_norm", "4", 4.0, GLOW_CODE),
     Row("paper_instglow", "mixed_precision", "fp16", "no", GLOW, ours=True),
     Row("paper_instglow", "augmentations", "none", [], GLOW_CODE),
+    # what several files have alike: the system itself, MUSDB18-HQ, Adam without a warmup or averages
+    Row("paper_codec", "data_root", "MUSDB18-HQ", HQ, f"{LDM} IV-A"),
+    Row("paper_latents", "data_root", "MUSDB18-HQ", HQ, f"{LDM} IV-A"),
+    Row("paper_stage1", "pretrained_model_name_or_path", "random weights", None, f"{LDM} III-E3"),
+    *(
+        Row(f"paper_{system}", key, says, value, source)
+        for system, paper, code in (
+            ("bsrnn", BSRNN, BSRNN), ("hdemucs", "Defossez 2021", DEMUCS),
+            ("msdm", "Mariani and others 2024", MSDM_CODE),
+            ("msgld", "Karchkhadze and others 2025", MSGLD_CODE),
+            ("instglow", "Zhu and others 2022", GLOW_CODE),
+        )
+        for key, says, value, source, systems in (
+            ("system", "its system", system, paper, "bsrnn hdemucs msdm msgld instglow"),
+            ("data_root", "MUSDB18, or its HQ version", HQ, code, "bsrnn hdemucs instglow"),
+            ("channels", "stereo", 2, code, "bsrnn hdemucs"),
+            ("optimizer", NONE_OF_ADAM, "adamw", code, "bsrnn hdemucs msdm instglow"),
+            ("lr_warmup_steps", "none", 0, code, "bsrnn hdemucs msdm msgld instglow"),
+            ("lr_decay_steps", "constant", 1, code, "hdemucs msdm msgld"),
+            ("use_ema", "none", False, code, "bsrnn msdm instglow"),
+        )
+        if system in systems.split()
+    ),
+    Row("paper_bsrnn", "pairs", "an epoch of 20,000 excerpts", 20_000, BSRNN_CODE),
+    Row("paper_bsrnn", "train_batch_size", "2 on each GPU", 2, BSRNN),
+    Row("paper_bsrnn", "mixed_precision", "not named", "no", BSRNN, ours=True),
+    Row("paper_hdemucs", "mixed_precision", "not named", "no", DEMUCS, ours=True),
+    Row("paper_msgld", "mask_channels", "none", 0, MSGLD),
+    Row("paper_msgld", "ema_decay", "0.9999", 0.9999, MSGLD_CODE),
 ]  # fmt: skip
 PAPER_FILES = sorted(path.stem for path in CONFIGS.glob("paper_*.yaml"))
 # Said nowhere else, and no part of a recipe.
@@ -304,6 +334,12 @@ def test_every_key_is_said_and_marked(file):
             "num_inference_steps",
         }
     assert not unsaid
+
+
+@pytest.mark.parametrize("file", PAPER_FILES)
+def test_every_key_marked_as_the_papers_has_a_row(file):
+    marked = {key for key, mark in marks(file).items() if mark.startswith("paper")}
+    assert marked <= {row.key for row in SPECIFICATION if row.file == file}
 
 
 def test_every_paper_file_has_its_rows():

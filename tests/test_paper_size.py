@@ -144,9 +144,9 @@ def test_table2_of_all_systems(runs, peers, songs, tmp_path, monkeypatch, fresh_
     museval's figures are made up here: they take long, and tests/evaluation has them.
     """
     monkeypatch.setattr(external, "_museval", lambda *_: dict.fromkeys(("sdr", "isr", "sir", "sar"), 1.5))
-    models = {name: folder / "model" for name, folder in peers.items()} | {"ldm-dmx": runs[2] / "model"}
+    models = {name: folder / "model" for name, folder in peers.items()} | {"ldm-dmx-paper": runs[2] / "model"}
     names = {name: name if name in ("bsrnn", "hdemucs") else f"{name}@2" for name in models}
-    labels = ["mixture", "irm", "ldm-dmx-refined@2", *names.values()]
+    labels = ["mixture", "irm", "ldm-dmx-paper-refined@2", *names.values()]
     flags = ["--data_root", str(songs), "--output_dir", str(tmp_path)]
     flags += [f"--model={name}={model}" for name, model in models.items()]
     evaluation.run([*labels, *flags, "--waves", "--musdb", "--excerpts=1"])

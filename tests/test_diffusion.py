@@ -132,7 +132,8 @@ def test_the_pipeline_samples_the_known_distribution(steps):
         return SimpleNamespace(sample=ideal_v(z, time_of(timestep)))
 
     unet.config, unet.mixture_halves = SimpleNamespace(latent_channels=5), lambda condition, frames: None
-    system = SimpleNamespace(unet=unet, scheduler=make_scheduler(), num_inference_steps=1)
+    config = SimpleNamespace(temperature=1.0)
+    system = SimpleNamespace(unet=unet, scheduler=make_scheduler(), num_inference_steps=1, config=config)
     sample = VocalSeparationPipeline.sample(system, torch.zeros(1, 3, 4000), steps, generator(0))
     assert sample.shape == (1, 5, 4000)
     assert sample.mean().item() == pytest.approx(MEAN, abs=0.02)

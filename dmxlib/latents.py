@@ -182,8 +182,9 @@ class CachedPairs(torch.utils.data.Dataset):
 
     @property
     def pairs_settings(self) -> dict:
-        """What its pairs were made of: the fields of PairsConfig."""
-        return {field.name: self.settings[field.name] for field in fields(PairsConfig)}
+        """What its pairs were made of: the fields of PairsConfig, as far as an older cache names them."""
+        names = {field.name for field in fields(PairsConfig)}
+        return {name: value for name, value in self.settings.items() if name in names}
 
     def set_epoch(self, epoch: int) -> None:
         """A cache is the same in every epoch."""
